@@ -88,6 +88,7 @@ def test_the_figures_are_those_of_the_scores(blobs: Population) -> None:
     assert report.target.generalization_gap == pytest.approx(report.target.train_accuracy - report.target.test_accuracy)
 
 
+@pytest.mark.slow
 def test_chunks_and_the_loop_give_the_same_scores(blobs: Population) -> None:
     shokri = mia.Shokri(training=replace(default_training(), epochs=5))
 

@@ -58,6 +58,7 @@ def test_the_gpu_script_says_that_there_is_none(forks: Path) -> None:
     assert run("gpu", forks=forks) == "no CUDA device\n"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("global_generators")
 def test_the_memory_floor_is_counted_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, settings = imported("gpu_parts", monkeypatch), imported("training_settings", monkeypatch)

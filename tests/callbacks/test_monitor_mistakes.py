@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from lit_project import Lit, loaders, made, records, trainer
+from quick import slow_but
 from refused_fits import NeverTrains, Unvalidated, plain, refused
 from torch import Tensor
 from torch.utils.data import (
@@ -206,7 +207,7 @@ class OfImages(Lit):
         return self.net(x.flatten(1)[:, :8])
 
 
-@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("split", slow_but([True], [False, True]))
 def test_datasets_of_torchvision_with_random_transforms(tmp_path: Path, split: bool) -> None:
     """As people write them: one dataset twice, with and without augmentation, or a random split of both."""
     crop, to_tensor = transforms.RandomCrop(16, padding=4), transforms.ToTensor()

@@ -142,6 +142,7 @@ def test_a_run_says_whether_more_shadow_models_would_help(call: Call, tmp_path: 
     assert found["verdict"] == "settled"  # the losses of a target are what they are
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_job_in_a_folder_of_its_own_and_exits_with_the_worst_code(
     call: Call, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_own_data_and_own_architecture_from_the_working_folder(call: Call, tmp_p
     assert report["membership"]["num_members"] == 50  # a quarter
 
 
+@pytest.mark.slow
 def test_membership_that_is_known(call: Call, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).permutation(1797)[:300]
     lines = ["row,member", *(f"{row},{int(i < 120)}" for i, row in enumerate(rows))]
@@ -287,6 +289,7 @@ def test_ctrl_c_while_hydra_is_imported_has_no_traceback(tmp_path: Path) -> None
     assert result.stderr.splitlines() == ["mia-lightning: interrupted; no report was written for this run."]
 
 
+@pytest.mark.slow
 def test_a_failing_run_leaves_no_report_of_an_earlier_one_in_its_folder(call: Call, tmp_path: Path) -> None:
     quick = [*QUICKER, "hydra.run.dir=here"]
     assert call(*quick).returncode == 0

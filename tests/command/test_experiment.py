@@ -330,6 +330,7 @@ def test_every_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "comparison.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_multi_run_experiment_is_one_audit_that_bounds_epsilon(tmp_path: Path) -> None:
     small = ("target.count=40", "shadow.count=20", "training.epochs=20", "dataset.train_size=30")
     settings = resolved("experiment=multi_run_epsilon", *small, *TINY[:3])

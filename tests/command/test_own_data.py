@@ -53,6 +53,7 @@ def test_a_datamodule_from_scratch(call: Call, tmp_path: Path) -> None:
     assert f"<small>{best}</small>" in page
 
 
+@pytest.mark.slow
 def test_a_datamodule_and_a_trained_network_give_the_same_scores_as_from_python(call: Call, tmp_path: Path) -> None:
     write_pets(tmp_path / "pets", 30, 18)
     make = partial(MLP, input_shape=(3, 8, 8), num_classes=3, hidden=[4])
@@ -78,6 +79,7 @@ def test_a_datamodule_and_a_trained_network_give_the_same_scores_as_from_python(
     np.testing.assert_array_equal(same.scores.score, scores["score"])  # of the loss attack: no shadow model counts
 
 
+@pytest.mark.slow
 def test_a_dataset_and_our_own_settings(call: Call, tmp_path: Path) -> None:
     (tmp_path / "my_package.py").write_text(
         "import torch\n"

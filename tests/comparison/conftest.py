@@ -63,7 +63,7 @@ def make_variant() -> MakeVariant:
     return build_variant
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")  # frozen
 def comparison() -> ComparisonReport:
     variants = [
         build_variant("10 records", 0.9, 0.3, x=10.0, generalization_gap=0.3),

@@ -20,6 +20,14 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.reports.curves import distribution_line
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, comparison: ComparisonReport) -> Path:
+    """The folder of its files."""
+    folder = tmp_path_factory.mktemp("comparison")
+    save_comparison(comparison, folder)
+    return folder
+
+
 def test_all_files_are_written_and_read_back(comparison: ComparisonReport, tmp_path: Path) -> None:
     written = save_comparison(comparison, tmp_path)
     assert written[-1].name == "comparison.json"
@@ -34,10 +42,9 @@ def test_all_files_are_written_and_read_back(comparison: ComparisonReport, tmp_p
 
 
 def test_the_page_shows_every_variant_and_statement_and_runs_no_markup_of_names(
-    comparison: ComparisonReport, tmp_path: Path
+    saved: Path,
 ) -> None:
-    save_comparison(comparison, tmp_path)
-    page = (tmp_path / "comparison.html").read_text()
+    page = (saved / "comparison.html").read_text()
     for part in ("A title &amp; more", "10 records", "&lt;b&gt;20 records", "not run: the data is not there", "Why?"):
         assert part in page
     assert "<b>20" not in page
@@ -47,11 +54,8 @@ def test_the_page_shows_every_variant_and_statement_and_runs_no_markup_of_names(
     assert page.count("<img ") == 4
 
 
-def test_the_table_of_values_has_a_row_for_each_variant_and_attack(
-    comparison: ComparisonReport, tmp_path: Path
-) -> None:
-    save_comparison(comparison, tmp_path)
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "comparison.csv").read_text())))
+def test_the_table_of_values_has_a_row_for_each_variant_and_attack(saved: Path, comparison: ComparisonReport) -> None:
+    rows = list(csv.DictReader(io.StringIO((saved / "comparison.csv").read_text())))
     assert [row["variant"] for row in rows] == ["10 records", "<b>20 records</b>", "30 records"]
     assert float(rows[0]["precision"]) == pytest.approx(0.75)
     assert rows[2]["skipped"] == "the data is not there"

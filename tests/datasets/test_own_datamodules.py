@@ -99,6 +99,7 @@ def names_in(folder: Path) -> list[str]:
     return [f"{path.parent.name}/{path.name}" for path in sorted(folder.glob("*/*"))]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("global_generators")
 def test_our_augmentation_makes_the_pictures_that_theirs_makes(pets: Path) -> None:
     """Of one picture, 25 crops times two sides: both draw from the same 50, and from no other."""

@@ -233,6 +233,7 @@ def by_hand(population: Population, k: int) -> nn.Module:
     return network
 
 
+@pytest.mark.slow
 def test_a_loop_over_the_datasets_gives_the_same_networks() -> None:
     population = Population.of(Data())
     together = state(population, execution="stack")

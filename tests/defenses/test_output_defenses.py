@@ -246,6 +246,7 @@ def test_of_two_filters_the_stricter_decides(logits: np.ndarray, one: int, other
         assert torch.equal(TopK(k=k).apply(labels), labels)
 
 
+@pytest.mark.slow
 @given(logits, st.floats(0.5, 20), st.floats(0.5, 20))
 def test_temperatures_multiply(logits: np.ndarray, one: float, other: float) -> None:
     assume(np.abs(logits).max() < 30)

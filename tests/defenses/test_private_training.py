@@ -55,6 +55,7 @@ def assert_same(one: TrainedStack, other: TrainedStack, k: int | None = None) ->
         torch.testing.assert_close(tensor if k is None else tensor[[k]], right[name], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", slow_but(["mlp"], NETWORKS_TO_TRAIN))
 def test_chunks_loop_and_a_model_alone_give_the_models_of_the_whole_stack(
     network: str, request: pytest.FixtureRequest

@@ -102,8 +102,8 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("limits", "codes", "exit_code"),
     [
-        ("0.9,0.8", [0, 0], 0),
-        ("0.9,0.41", [0, 4], 4),
+        pytest.param("0.9,0.8", [0, 0], 0, marks=pytest.mark.slow),
+        pytest.param("0.9,0.41", [0, 4], 4, marks=pytest.mark.slow),
         ("0.9,0.2,0.41", [0, 3, 4], 3),
         ("0.2,2,0.41", [3, 2, 4], 2),
     ],

@@ -224,6 +224,7 @@ def test_exposed_records_are_the_flagged_members_of_highest_score(report: AuditR
             assert row[5] == pytest.approx(sum(other >= row[4] for other in others) / len(others))
 
 
+@pytest.mark.slow
 def test_exposed_records_that_are_images_are_shown(make_report, tmp_path: Path) -> None:
     import wandb
 
@@ -288,6 +289,7 @@ def test_histograms_count_every_score_once(report: AuditReport, summary: dict) -
         assert bins[0] == bins[1]
 
 
+@pytest.mark.slow
 def test_runs_of_a_sweep_are_a_group_and_runs_are_tagged(report: AuditReport, logged, tmp_path: Path) -> None:
     import wandb
 
@@ -314,7 +316,9 @@ def _run_of(folder: Path) -> dict:
     [
         ({}, {"name": "defenses", "variant": "top 1"}, "top 1", "defenses/outputs/12-00"),
         ({"name": "mine", "group": "ours"}, {"name": "defenses", "variant": "top 1"}, "mine: top 1", "ours"),
-        ({"name": "mine"}, {"name": "multi_run_epsilon", "variant": None}, "mine", None),
+        pytest.param(
+            *({"name": "mine"}, {"name": "multi_run_epsilon", "variant": None}, "mine", None), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_runs_of_an_experiment_are_a_group_and_have_its_tag(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from quick import slow_but
 from torch import Tensor
 from training_jobs import train_with
 
@@ -175,7 +176,7 @@ def train(models: list[int], dropout: float = 0.0, **recipe: Any) -> TrainedStac
     )
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("dropout", slow_but([0.4], [0.0, 0.4]))
 def test_a_model_of_the_stack_is_the_model_trained_alone(dropout: float) -> None:
     together = train([0, 1, 2, 3], dropout, execution="stack")
     assert together.execution == "stack"

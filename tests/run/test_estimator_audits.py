@@ -94,6 +94,7 @@ def test_no_attack_finds_what_is_not_there() -> None:
     assert max(low) <= 5, "more than the 99.9 % limit of 20 intervals of 95 %"
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_a_plain_attack() -> None:
     """The same forests through scikit-learn's own API, and LiRA as a loop over the records."""
     x, label = noise()

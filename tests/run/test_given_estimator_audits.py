@@ -21,6 +21,7 @@ def given(N: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, label, np.random.default_rng(1).permutation(N) < N // 2
 
 
+@pytest.mark.slow
 def test_a_fitted_one_is_attacked_with_clones_of_its_own() -> None:
     x, label, member = given()
     forest = RandomForestClassifier(8, max_depth=9, random_state=0).fit(x[member], label[member])
@@ -35,6 +36,7 @@ def test_a_fitted_one_is_attacked_with_clones_of_its_own() -> None:
     assert report.structure.leaves.num_records == member.sum()
 
 
+@pytest.mark.slow
 def test_networks_stay_where_they_are_asked_for() -> None:
     x, label, member = given()
     forest = RandomForestClassifier(8, random_state=0).fit(x[member], label[member])

@@ -243,6 +243,7 @@ def resolved(*overrides: str) -> Job:
     return experiment._composed(["logger=none", "trainer.accelerator=cpu", *overrides])
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path: Path) -> None:
     """Two halves of a run, as experiments have them, equal the whole; canaries are of what models depend on."""
     settings = resolved("canary.count=60", "membership=halves", "shadow.count=2", "training.epochs=5", "attack=loss")

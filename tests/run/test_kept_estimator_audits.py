@@ -40,6 +40,7 @@ def test_what_the_store_holds_is_not_fitted_again(tmp_path: Path) -> None:
     assert sum(each.found for each in other.run.store.values()) == 0
 
 
+@pytest.mark.slow
 def test_pickles_are_kept_where_they_are_asked_for_alone(tmp_path: Path) -> None:
     x, label = noise()
     store = mia.Store(dir=tmp_path, estimators=True)

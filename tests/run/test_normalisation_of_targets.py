@@ -109,6 +109,7 @@ class Standardised:
             return self.case.network(torch.from_numpy(x_NF).float()).double().softmax(1).numpy()
 
 
+@pytest.mark.slow
 def test_an_estimator_that_takes_normalised_records_is_told_from_one_that_does_not() -> None:
     case = right()
     found = audit(case, Sklearn(estimator=Standardised(case), kind="network"), config={"dataset": {"mean": 50}})

@@ -41,7 +41,10 @@ def of(make: Any) -> mia.Estimator:
     return mia.Estimator(make, processes=1)
 
 
-@pytest.mark.parametrize("make", [RandomForestRegressor(6), GradientBoostingRegressor(n_estimators=20)])
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(RandomForestRegressor(6), marks=pytest.mark.slow), GradientBoostingRegressor(n_estimators=20)],
+)
 def test_scores_are_those_of_a_plain_attack(make: Any) -> None:
     """The same regressors through scikit-learn's own API, and the attacks as loops over the records."""
     x, y = noise()

@@ -135,6 +135,7 @@ def test_a_budget_that_is_spent_ends_no_audit() -> None:
     assert report.trust.verdict in ("void", "unconfirmed")
 
 
+@pytest.mark.slow
 def test_the_classes_in_the_order_of_a_server_are_named_as_the_setting_that_mends_it(tmp_path: Path) -> None:
     with ExitStack() as stack:
         case, target = as_predictions(WRONG["classes"](), tmp_path, stack)

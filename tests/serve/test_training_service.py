@@ -56,7 +56,7 @@ AMAZON = ("amazon_ml", AmazonML(passes=3, l2=1e-4), ["--passes", "3", "--l2", "1
 @pytest.mark.parametrize(
     ("name", "local", "options", "fixture"),
     [
-        ("google_prediction", GooglePrediction(), [], "blobs"),
+        pytest.param("google_prediction", GooglePrediction(), [], "blobs", marks=pytest.mark.slow),
         pytest.param("google_prediction", GooglePrediction(), [], "pictures", marks=pytest.mark.slow),
         pytest.param(*AMAZON, "blobs", marks=pytest.mark.slow),
         (*AMAZON, "pictures"),

@@ -325,6 +325,7 @@ def test_deaths_are_counted_and_named(
     assert (None if outcome is None else (outcome.exit_code, outcome.reason)) == (reason and (LOST, reason))
 
 
+@pytest.mark.slow
 def test_the_last_word_of_a_run_does_not_come_after_that_on_its_loss(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

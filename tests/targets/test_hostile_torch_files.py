@@ -214,6 +214,7 @@ def random_pickle(draws: random.Random) -> bytes:
     return b"\x80\x02" + b"".join(parts) + b"."
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_runs")
 def test_any_order_of_opcodes_is_harmless(tmp_path: Path) -> None:
     draws = random.Random(7)

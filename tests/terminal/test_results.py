@@ -82,6 +82,7 @@ def test_a_mistake_is_the_last_line_of_stderr_and_stdout_is_empty(call: Call) ->
     assert "no longer finite" in sentences[0]
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_document_on_each_line_and_again_when_it_is_started_again(call: Call, tmp_path: Path) -> None:
     arguments = ("-m", *QUICK, "logger=none", "hydra.sweep.dir=sweep", "seed=0,1,x", "output=json")
     first = call(*arguments)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from quick import slow_but
 
 from mia_lightning.training.plan import cgroups, cores
 from mia_lightning.training.plan.cores import available_cores, prepare_for_sharing
@@ -219,7 +220,7 @@ main()
         ("mia_lightning.serve.command", ("run", "--port", "0")),
     ],
 )
-@pytest.mark.parametrize("given", [None, "ACTIVE"])
+@pytest.mark.parametrize("given", slow_but([None], [None, "ACTIVE"]))
 def test_the_commands_settle_it_before_torch_is_imported(
     module: str, arguments: tuple[str, ...], given: str | None, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from formed import CASES, LENGTH, Columns, Words, table_population, text_population, texts
-from quick import quick_audit
+from quick import quick_audit, slow_but
 from torch import Tensor, nn
 from training_jobs import job_of, train_with
 
@@ -271,7 +271,7 @@ def test_what_averages_or_moves_records_is_refused_before_training(case: str) ->
         assert population.form.words in str(caught.value)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but(["tokens"], CASES))
 def test_an_audit_runs_end_to_end_and_the_report_says_the_form(case: str) -> None:
     population, make = CASES[case][0](), CASES[case][1]
     attacks = [mia.Shokri(), mia.Loss(), mia.Lira(online=False), mia.QuantileRegression(), mia.AttackR()]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from quick import slow_but
 from torch import nn
 
 import mia_lightning as mia
@@ -82,7 +83,7 @@ def test_a_scalar_parameter_is_trained(
     assert scale_K[0] != scale_K[1]
 
 
-@pytest.mark.parametrize("precision", ["32", "64"])
+@pytest.mark.parametrize("precision", slow_but(["32"], ["32", "64"]))
 def test_what_hooks_at_starts_set_is_there_in_the_steps(blobs: Population, precision: str) -> None:
     report = mia.audit(
         blobs,

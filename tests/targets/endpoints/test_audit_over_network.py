@@ -81,6 +81,7 @@ def audit(digits: Population, target: Any, **options: Any) -> mia.AuditReport:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "rate"), [pytest.param(OpenInference, 0.3, marks=pytest.mark.slow), (PredictV1, 0.0)]
 )

@@ -91,6 +91,7 @@ def check(endpoint: Any, population: Population = POPULATION, **asking: Any) -> 
 FORMS = st.sampled_from(["auto", "probabilities", "logits", "labels"])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(metadata=near(METADATA) | junk, body=near(*V2) | junk, answer=FORMS, output=st.sampled_from([None, "p"]))
 def test_any_answer_of_open_inference(
@@ -148,6 +149,7 @@ def sagemaker(anything: tuple[Anything, str]) -> dict[str, SageMakerEndpoint]:
         return {single: Shared(make(single=single)) for single in ("auto", "label", "score")}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     body=near(*OF_SAGEMAKER) | junk,
