@@ -6,7 +6,6 @@ import logging
 import os
 import random
 import signal
-import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker of pytest-xdist has a core to itself
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -48,10 +47,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Compiling the tests takes half of their collection: the byte code is kept wherever Python keeps none, as in `.ci/run`.
-KEEPS_NO_BYTE_CODE, sys.dont_write_bytecode = sys.dont_write_bytecode, False
-
-
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(scheduling, "scheduling")
     config.pluginmanager.register(SharedFixtures())
@@ -61,7 +56,6 @@ def pytest_collection_finish() -> None:
     """What the imports and the collection have made stays: collecting garbage need not look at it each time. Nor need
     pytest open and close each logger of torch six times a test, as it does for those that pass nothing on.
     """
-    sys.dont_write_bytecode = KEEPS_NO_BYTE_CODE
     for name, logger in logging.root.manager.loggerDict.items():
         if name.partition(".")[0] == "torch" and isinstance(logger, logging.Logger):
             logger.propagate = True
