@@ -219,10 +219,10 @@ def choose(
 ) -> list[Measured]:
     """Try candidates in turn, as long as it is worth the time; returns what was measured, the fastest first.
 
-    The first candidate is tried with each number of threads and each switch; every other in the way that was fastest
-    until then, and the fastest of all in the other ways, too. Trying ends where all models are
-    estimated to take less than `short` seconds, or once a share of the time beyond that has been spent after the first
-    measurement.
+    The first candidate is tried with each number of threads and each switch, the first of the other execution with each
+    switch; every other in the way that was fastest until then, and the fastest of all in the other ways, too. Trying
+    ends where all models are estimated to take less than `short` seconds, or once a share of the time beyond that has
+    been spent after the first measurement.
 
     Args:
         measure: measures a candidate, in about so many seconds at most; None where it cannot be measured.
@@ -251,10 +251,13 @@ def choose(
             yield replace(candidate, **changed)
 
     def turns() -> Iterator[Candidate]:
+        begun: set[str] = set()
         for place, candidate in enumerate(candidates):
-            yield as_fastest(candidate) if rows else candidate
-            if place == 0 and rows:
-                yield from other_ways(candidate, threads)
+            way = as_fastest(candidate) if rows else candidate
+            yield way
+            if rows and candidate.execution not in begun:
+                yield from other_ways(way, threads if place == 0 else ())
+            begun.add(candidate.execution)
         if rows:
             best = as_fastest(Candidate(execution=fastest().execution, chunk=fastest().chunk))
             yield from other_ways(best, (candidates[0].threads, *threads))
