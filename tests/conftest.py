@@ -102,7 +102,7 @@ def _nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
     yield
     random.setstate(python_state)
-    if request.node.get_closest_marker("slow"):
+    if request.node.get_closest_marker("slow") and not request.node.get_closest_marker("costly"):
         torch.set_rng_state(torch_state)
         np.random.set_state(numpy_state)
     assert torch.get_float32_matmul_precision() == precision

@@ -1,8 +1,11 @@
-"""How tests are dealt out to the workers of pytest-xdist; a plugin that `conftest.py` registers.
+"""Which tests run, and in which worker of pytest-xdist; a plugin that `conftest.py` registers.
 
-Tests of a group (`xdist_group`) run in one worker, so that a cluster or a browser starts once; so do quick tests of one
-file, which share what its fixtures make. Slow tests are dealt out one by one. pytest-xdist 3.8 knows a group by the end
-that it gives to the names of tests, which pytest 9.2 does not take; here the workers write down what belongs together.
+Of a `costly` test plain pytest runs the first case; the others are slow.
+
+Tests of a group (`xdist_group`) run in one worker, so that a cluster or a browser starts once; so do quick and costly
+tests of one file, which share what its fixtures make. Other slow tests are dealt out one by one. pytest-xdist 3.8 knows
+a group by the end that it gives to the names of tests, which pytest 9.2 does not take; here the workers write down what
+belongs together.
 """
 
 import json
@@ -24,7 +27,18 @@ def unit_of(item: pytest.Item) -> str:
     groups = {str(mark.args[0]) for mark in item.iter_markers("xdist_group")}
     if groups:
         return "_".join(sorted(groups))
-    return item.nodeid if item.get_closest_marker("slow") else item.nodeid.partition("::")[0]
+    is_alone = item.get_closest_marker("slow") and not item.get_closest_marker("costly")
+    return item.nodeid if is_alone else item.nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(tryfirst=True)  # before the slow ones are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    begun = set()
+    for item in items:
+        if item.get_closest_marker("costly"):
+            if (test := item.nodeid.partition("[")[0]) in begun:
+                item.add_marker(pytest.mark.slow)
+            begun.add(test)
 
 
 class Units(LoadScopeScheduling):  # type: ignore[misc]

@@ -282,6 +282,7 @@ def test_targets_that_fail_are_left_out_and_told(blobs: Population) -> None:
     assert set(report.scores.target.tolist()) == set(range(6 - len(left_out)))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("num_poisoned", "is_broken"), [(1, False), (3, True)])
 def test_low_figures_are_no_evidence_where_more_than_a_few_shadow_models_fail(
     num_poisoned: int, is_broken: bool, blobs: Population

@@ -122,6 +122,7 @@ def test_attack_networks_on_memorised_random_labels() -> None:
     assert score_N.unique().numel() <= 9
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("seed", range(2))
 def test_attack_networks_reach_and_do_not_pass_the_threshold_on_group_means(seed: int) -> None:
     """A single squared residual is all that is seen, and its likelihood ratio is monotone: the loss is optimal."""

@@ -46,6 +46,7 @@ def test_scores_equal_a_slow_loop(rounded: bool) -> None:
     assert fitted.remarks == ()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("rounded", [False, True])
 def test_a_record_is_flagged_at_the_rates_of_the_published_threshold(rounded: bool) -> None:
     """The published code flags a loss below the quantile of the out-models' losses, 0 and 1,000 at the rate alpha."""

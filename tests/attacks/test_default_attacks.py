@@ -35,6 +35,7 @@ def test_the_command_line_has_the_attacks_of_an_audit_in_python(blobs: Populatio
     assert job.attacks[-1] == RATIO == mia.Ratio(online=False)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("num_shadows", [1, 2])
 def test_the_ratio_of_the_default_set_is_left_out_where_one_shadow_model_has_no_other(
     num_shadows: int, blobs: Population

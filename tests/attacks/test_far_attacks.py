@@ -81,6 +81,7 @@ def scores(attack: Attack, shadows: Evidence, target: Signals, far: FarDevice) -
 EACH = [*PLAIN, *BY_CLASS, *EVERY, *LABEL_ONLY]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", slow_but([Loss(), ClassEntropy()], EACH), ids=name_of)
 def test_scores_are_those_of_the_host_and_stay_on_the_device(attack: Attack) -> None:
     _same_on_both(attack, *random_case(12, 60))

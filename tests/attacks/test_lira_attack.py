@@ -97,6 +97,7 @@ def test_scores_equal_a_slow_loop(attack: Lira) -> None:
             assert float(left_out_KN[k, n]) == pytest.approx(slow.score(phi[k], n), rel=1e-8, abs=1e-8)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", LIRA, ids=name_of)
 def test_views_are_independent_normals(attack: Lira, monkeypatch: pytest.MonkeyPatch) -> None:
     """With several φ of each record log-likelihoods add up, or are averaged as in the published code."""

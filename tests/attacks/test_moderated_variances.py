@@ -79,6 +79,7 @@ class Slow:
         return self.log_density(True, n, phi) - self.log_density(False, n, phi)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("atoms", [None, 6])
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
 def test_scores_equal_a_slow_loop(attack: Attack, atoms: int | None) -> None:

@@ -249,6 +249,7 @@ def test_too_small_a_population_does_not_apply() -> None:
         attack().fit(shadows, cpu_engine())
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("size", [50, 51])
 def test_the_smallest_population_will_do(size: int) -> None:
     shadows, target, _ = memorising(records=size)

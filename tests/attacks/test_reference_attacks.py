@@ -96,6 +96,7 @@ def test_folds_that_are_scored_together_have_the_scores_of_each_alone(attack: At
 # --- order, ties, size -----------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", EVERY, ids=name_of)
 def test_the_order_of_records_and_of_shadow_models_does_not_matter(attack: Attack) -> None:
     shadows, targets = random_case(12, 60)
@@ -181,6 +182,7 @@ def memorising(num_models: int, num_records: int, seed: int, effect: float) -> t
     return shadows, two_classes(phi_KN[:1]), member_KN[0]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", EVERY, ids=name_of)
 def test_a_memorising_model_is_caught_and_scores_point_towards_members(attack: Attack) -> None:
     shadows, target, is_member_N = memorising(16, 1000, 0, effect=6.0)
@@ -203,6 +205,7 @@ def null_deviations(score_N: Tensor, is_member_N: Tensor) -> tuple[float, float]
     return abs(auc_of(score_N, is_member_N) - 0.5) / error, float(p_value)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("num_models", [4, 6, 8, 16])
 @pytest.mark.parametrize("attack", EVERY, ids=name_of)
 def test_on_models_that_leak_nothing_every_attack_stays_at_chance(attack: Attack, num_models: int) -> None:

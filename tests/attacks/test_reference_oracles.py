@@ -81,6 +81,7 @@ APPROACHES: list[tuple[Attack, str]] = [
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("attack", "limit"), APPROACHES, ids=str)
 def test_attacks_approach_their_limits(attack: Attack, limit: str, small: Case) -> None:
     score_N = small.score(attack)
@@ -97,6 +98,7 @@ def test_no_attack_exceeds_the_optimum(attack: Attack, small: Case) -> None:
     assert auc(score_N, small.is_member_N) > 0.6
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", [Ratio(), Ratio(online=False, weight=1.0), Ratio(temperature=4.0)], ids=name_of)
 def test_the_log_ratio_meets_its_limit(attack: Ratio, small: Case) -> None:
     """BASE and RMIA have one ratio, and so one limit: where they end with many shadow models is known."""
@@ -122,6 +124,7 @@ RELATIVE = [
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", RELATIVE, ids=name_of)
 def test_rmia_reaches_the_likelihood_ratio_that_it_compares(attack: Rmia, small: Case) -> None:
     assert abs(excess_over_ratio(small, attack)) < 4

@@ -114,6 +114,7 @@ def test_online_lira_exceeds_the_squared_loss_and_the_two_sided_statistic_the_ra
     assert of_offline > 0.5 + 4 * error
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("online", [True, False])
 def test_rmia_of_numbers_is_that_of_a_slow_loop(online: bool) -> None:
     """Equations 2 to 4 of the paper on exp(-r^2 / (2 T s^2)), with T = 2 and, where nobody set it, a factor of 1."""
@@ -139,6 +140,7 @@ def test_rmia_of_numbers_is_that_of_a_slow_loop(online: bool) -> None:
         assert float(score_N[n]) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("online", [True, False])
 def test_rmia_of_numbers_ties_few_records_unless_its_factor_is_that_of_classes(
     case: tuple[int, Case], online: bool

@@ -57,6 +57,7 @@ def slow_score(attack: Rmia, a: float, shadows: Evidence, served: list[int], tar
     return fmean(mine / ratio(z, offline=True) >= attack.gamma for z in population)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", RMIA, ids=name_of)
 def test_scores_equal_a_slow_loop(attack: Rmia) -> None:
     shadows, targets = random_case(10, 50)
@@ -287,6 +288,7 @@ def chosen_in_folds(attack: Rmia, shadows: Evidence, folds: int) -> list[relativ
     return watched.chosen
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("online", [True, False])
 def test_where_each_model_is_a_target_neither_it_nor_its_complement_has_a_say(online: bool) -> None:
     """What the models of a fold show and were trained on is turned round: their own fold keeps its choice."""

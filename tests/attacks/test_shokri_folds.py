@@ -78,6 +78,7 @@ def fold_after_fold(attack: Shokri, shadows: Evidence, signals: Signals) -> tupl
     return score_KN, remarks
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("make", [pairs, ragged])
 @pytest.mark.parametrize("execution", [{}, {"chunk": 2}, {"execution": "loop"}], ids=["stack", "chunks", "loop"])
 def test_all_folds_at_once_score_as_one_after_the_other(

@@ -98,6 +98,7 @@ def test_operations_of_the_audio_network_are_those_of_its_layers(script: ModuleT
     assert setting.operations(network, 1) == setting.records * expected
 
 
+@pytest.mark.costly
 @pytest.mark.usefixtures("global_generators")  # of networks
 @pytest.mark.parametrize("index", [0, 1])
 def test_operations_are_those_that_torch_counts(script: ModuleType, index: int) -> None:

@@ -131,6 +131,7 @@ def test_a_training_that_stays_below_keeps_its_last_epoch(tmp_path: Path) -> Non
     assert equal(module, states.states[-1])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("max_epochs", [8, -1])
 def test_training_ends_when_leakage_is_proved(tmp_path: Path, max_epochs: int) -> None:
     limit = mia.LeakageLimit(auc=0.55, mode="proved")

@@ -135,6 +135,7 @@ def test_datasets_that_draw_random_numbers_draw_none_of_the_trainings(tmp_path: 
     assert trained[0][1:] == trained[1][1:]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "settings", [{"precision": "bf16-mixed"}, {"accumulate_grad_batches": 4}, {"precision": "64-true"}]
 )

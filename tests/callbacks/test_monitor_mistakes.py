@@ -102,6 +102,7 @@ def test_a_sampler_says_which_records_are_members_or_is_refused(tmp_path: Path) 
     assert "Odd" in refused(tmp_path, DataLoader(dataset, batch_size=20, sampler=Odd(300)), held_out)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("cut", [{"limit_train_batches": 3}, {"overfit_batches": 3}])
 def test_records_that_are_not_trained_on_are_no_members_or_it_is_said(tmp_path: Path, cut: dict[str, int]) -> None:
     train, held_out = loaders()
@@ -185,6 +186,7 @@ def flip(x: Tensor) -> Tensor:
     return x if torch.rand(()) < 0.5 else -x
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_augmentation_is_left_out_where_the_validation_set_shows_how(tmp_path: Path, wrapped: bool) -> None:
     train: Any = Flipped(records(200), flip)
@@ -207,6 +209,7 @@ class OfImages(Lit):
         return self.net(x.flatten(1)[:, :8])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("split", slow_but([True], [False, True]))
 def test_datasets_of_torchvision_with_random_transforms(tmp_path: Path, split: bool) -> None:
     """As people write them: one dataset twice, with and without augmentation, or a random split of both."""
@@ -335,6 +338,7 @@ class Plateau(Lit):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("callback", "cls", "named"),
     [
@@ -364,6 +368,7 @@ def test_choices_by_other_metrics_are_no_matter(tmp_path: Path) -> None:
     trainer(tmp_path, mia.LeakageMonitor(), *stops).fit(made(Logs), *loaders())
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_a_fit_that_ends_within_its_first_epoch_is_said_and_a_last_batch_that_is_dropped_is_not(
     tmp_path: Path, drop_last: bool

@@ -73,6 +73,7 @@ def watched(folder: Path, task: str, **settings: Any) -> tuple[mia.LeakageMonito
     return monitor, module.eval()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("task", TASKS)
 def test_the_figures_are_those_taken_by_hand(tmp_path: Path, task: str) -> None:
     monitor, module = watched(tmp_path, task)

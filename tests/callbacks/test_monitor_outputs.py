@@ -225,6 +225,7 @@ class Timid(Tuple):
         return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize(
     ("cls", "by"),

@@ -213,6 +213,7 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
     assert list(tmp_path.rglob("*.wandb"))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("way", "code"), [("interrupted", 130), ("terminated", 143)])
 def test_a_signal_in_the_middle_leaves_no_report(call: Call, tmp_path: Path, way: str, code: int) -> None:
     number = {"interrupted": "SIGINT", "terminated": "SIGTERM"}[way]

@@ -12,6 +12,7 @@ GROUPS = ["model", "membership", "target", "shadow", "training", "trainer", "log
 FIRST_ROWS = ["membership=given", "membership.member_N=[0,1,2,3,4,5,6,7,8,9]"]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -101,6 +102,7 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
     assert not reports(tmp_path)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [

@@ -93,6 +93,7 @@ scales:
 """
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", slow_but(["shokri2017/location", "mismatch"], EXPERIMENTS))
 @pytest.mark.parametrize("scale", ["small", pytest.param("paper", marks=pytest.mark.slow)])
 def test_every_variant_of_every_experiment_composes(name: str, scale: str) -> None:
@@ -171,6 +172,7 @@ def test_a_scale_can_have_variants_of_its_own_and_what_is_typed_goes_first(mine:
     assert only.job.content["training"]["epochs"] == 2
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [

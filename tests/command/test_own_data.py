@@ -221,6 +221,7 @@ def population():
 """
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -236,6 +237,7 @@ def test_settings_that_nobody_would_see_are_refused(
     refused(call("dataset=datamodule", *arguments, *SMALL), *parts)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [

@@ -48,6 +48,7 @@ def test_as_json_it_prints_its_document(call: Call) -> None:
     assert json.loads(ended.stdout)["schema"] == "mia_lightning.remedies/1"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("typed", "parts"),
     [

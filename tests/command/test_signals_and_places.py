@@ -21,6 +21,7 @@ def outcome(folder: Path) -> dict[str, object]:
     return content
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "place",
     [
@@ -108,6 +109,7 @@ def test_a_run_that_nobody_reads_ends_as_it_would(tmp_path: Path, stream: str) -
         assert done.stdout.splitlines()[-1].startswith("Results: ")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -163,6 +165,7 @@ TOP_K = "_target_:mia_lightning.defenses.top_k.TopK"
 EXPERIMENT = "title:t,question:q,source:s"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -208,6 +211,7 @@ def test_what_is_given_twice_is_said(call: Call) -> None:
     )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("section", ["canary", "store"])
 def test_a_section_may_be_empty(call: Call, section: str) -> None:
     names = {"canary": ["count", "kind"], "store": ["dir", "answers"]}[section]

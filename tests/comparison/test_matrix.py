@@ -74,6 +74,7 @@ def test_what_no_other_variant_beats_is_efficient(report: ComparisonReport) -> N
     assert [row.is_efficient for row in matrix.rows] == [False, True, True, True]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("utilities", "name"), [(["R²", "R²"], "R²"), (["R²", "mean AUROC"], "utility")])
 def test_utility_and_parts_have_the_names_of_the_task(
     utilities: list[str], name: str, make_variant: MakeVariant, tmp_path: Path

@@ -236,6 +236,7 @@ def test_stack_loop_chunk_and_solo_agree(network: str, pictures: Population) -> 
     assert not torch.allclose(plain.train_loss_EK, together.train_loss_EK, rtol=1e-3)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("changes", [DPSGD(noise_multiplier=0.5), Mixup()], ids=["dp_sgd", "mixup"])
 def test_under_defences_that_change_a_step_stack_loop_and_solo_agree(changes: Any, pictures: Population) -> None:
     plain = Recipe(epochs=2, batch_size=8, optimizer=partial(torch.optim.SGD, lr=0.1), augment=ALL)

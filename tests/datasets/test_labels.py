@@ -249,6 +249,7 @@ def test_a_target_with_an_output_for_0_is_refused_with_what_the_labels_were_take
     assert numbers.label_N.tolist() == (TRUE + 1).tolist()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("label", [np.array(["low", "mid", "top"])[TRUE], TRUE * 10 + 5], ids=["text", "numbers"])
 def test_a_target_of_another_order_of_classes_is_void(label: Any) -> None:
     """As by the order of first appearance, which is not that of the values."""

@@ -132,6 +132,7 @@ MALFORMED: dict[str, tuple[Callable[[np.ndarray], bytes], str]] = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", MALFORMED)
 def test_extracted_file_of_another_form(case: str, tmp_path: Path, table: np.ndarray) -> None:
     make, found = MALFORMED[case]

@@ -86,6 +86,7 @@ UNKNOWN: list[tuple[list[Any], str, bool]] = [
 FIXED = v1.Compose(LAST_V1)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("steps", "named", "is_possible"), UNKNOWN)
 def test_random_steps_without_a_counterpart(steps: list[Any], named: str, is_possible: bool) -> None:
     dataset, fixed = Pictures(v1.Compose(steps)), Pictures(FIXED)

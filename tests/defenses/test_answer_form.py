@@ -71,6 +71,7 @@ def network() -> MLP:
     return MLP((6,), 3, hidden=[8])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("form", "hides"), FORMS)
 @pytest.mark.usefixtures("global_generators")
 def test_shadow_models_answer_as_the_target_does(

@@ -107,6 +107,7 @@ def test_a_defence_changes_the_models(name: str, whole: Whole) -> None:
         assert any(not torch.allclose(defended[key][k], plain[key][k], atol=1e-3) for key in plain)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 @pytest.mark.parametrize("name", DEFENSES)
 def test_whatever_the_padding_holds_changes_nothing(

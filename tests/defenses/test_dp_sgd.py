@@ -231,6 +231,7 @@ def test_batch_normalisation_is_refused(pictures: Population) -> None:
 # --- the accountant --------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("noise", "rate", "steps", "delta"), [(1.1, 0.1, 30, 1e-4), (0.6, 0.01, 200, 1e-5)])
 def test_epsilon_is_that_of_opacus_stepped_by_hand(noise: float, rate: float, steps: int, delta: float) -> None:
     accountant = RDPAccountant()

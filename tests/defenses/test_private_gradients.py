@@ -213,6 +213,7 @@ def test_noise_is_normal_of_the_stated_variance_and_drawn_anew_everywhere(blobs:
     assert is_sound(noise_of(bind_shapes(Twins, blobs.input_shape, 3), blobs))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("fault", BROKEN)
 def test_broken_noise_is_caught(fault: str, blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(private_gradients, "counter_normal", BROKEN[fault])

@@ -96,6 +96,7 @@ def test_an_ordinary_loop_over_records_gives_the_same_network(
         torch.testing.assert_close(trained.stack.model(k).state_dict()[name], tensor, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_lower_precision_trains_nearly_the_same_models(precision: str, blobs: Population) -> None:
     recipe = DPSGD(clip_norm=CLIP).adapt(Recipe(epochs=2, batch_size=8, optimizer=SGD))

@@ -99,6 +99,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mia_lightning.reports.console.render_summary", lambda _: "")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("limits", "codes", "exit_code"),
     [
@@ -118,6 +119,7 @@ def test_a_sweep_exits_with_the_worst_of_its_verdicts(
     assert [outcome["exit_code"] for outcome in outcomes] == codes
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

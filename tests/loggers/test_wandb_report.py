@@ -311,6 +311,7 @@ def _run_of(folder: Path) -> dict:
     return [entry["run"] for entry in _records(folder) if entry["type"] == "run"][-1]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("settings", "experiment", "name", "group"),
     [

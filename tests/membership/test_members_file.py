@@ -13,6 +13,7 @@ from mia_lightning.membership import Plan, Wanted
 SHADOW = mia.Real(count=4)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "plan",
     [

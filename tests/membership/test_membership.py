@@ -237,6 +237,7 @@ def test_models_draw_apart_from_each_other(plan: Plan) -> None:
             assert not torch.equal(one, filled.scored_KN[k] & ~other)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("plan", [Disjoint(train_size=10), Halves()])
 def test_membership_does_not_depend_on_the_order_of_the_records(plan: Plan) -> None:
     """Over 400 seeds every record is a member of the target, and of a shadow, as often as any other."""

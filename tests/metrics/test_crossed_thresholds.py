@@ -138,6 +138,7 @@ def _average_precision(score: np.ndarray, member: np.ndarray, of_record: np.ndar
     return float(of_target @ values / of_target.sum())
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("figure", "interval"),
     [

@@ -130,6 +130,7 @@ def test_shifts_are_those_of_thresholds_learnt_without_the_group() -> None:
             assert int(apart.sum()) <= 0.004 * int(scored_TN.sum()), j
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("num_models", [16, 32])
 def test_thresholds_that_differ_are_taken_for_learnt_ones(num_models: int) -> None:
     score_TN, member_TN, scored_TN = targets(num_models, 300)

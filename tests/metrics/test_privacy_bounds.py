@@ -92,6 +92,7 @@ def test_the_exact_law_of_the_multi_run_bound_under_randomised_response(epsilon:
     assert float(tp_pmf @ passes @ fp_pmf) <= 0.05
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("epsilon", "median"), [(1.0, 0.80), (3.0, 2.62)])
 def test_multi_run_bounds_of_randomised_response(epsilon: float, median: float) -> None:
     bit_RN, released_RN = oracles.simulate_randomised_response(epsilon, 1000, 1, num_runs=RUNS)
@@ -100,6 +101,7 @@ def test_multi_run_bounds_of_randomised_response(epsilon: float, median: float) 
     assert float(np.median(bounds)) > median
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("epsilon", "mu", "share"), [(0.5, 1.0, 0.4), (1.0, 1.0, 0.55), (2.0, 2.0, 0.65)])
 def test_multi_run_bounds_of_the_gaussian_mechanism_at_the_threshold_where_they_are_tight(
     epsilon: float, mu: float, share: float
@@ -271,6 +273,7 @@ def test_the_one_run_bound_rises_with_what_is_right_and_falls_with_delta_canarie
         assert one_run_p_value(300, r, v, epsilon=bound + 1e-6, delta=1e-4) > 0.05
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("epsilon", "median"), [(1.0, 0.88), (3.0, 2.76)])
 def test_one_run_bounds_of_randomised_response(epsilon: float, median: float) -> None:
     bit_RN, released_RN = oracles.simulate_randomised_response(epsilon, 1000, 5, num_runs=RUNS)
@@ -279,6 +282,7 @@ def test_one_run_bounds_of_randomised_response(epsilon: float, median: float) ->
     assert float(np.median(bounds)) == pytest.approx(median, abs=0.02)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("mu", [0.5, 1.0])
 def test_one_run_bounds_of_the_gaussian_mechanism(mu: float) -> None:
     bit_RN, score_RN = oracles.simulate_gaussian_mechanism(mu, 1000, 6, num_runs=RUNS)

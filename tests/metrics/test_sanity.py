@@ -129,6 +129,7 @@ def test_at_most_21_of_1000_right_targets_are_void(seed: int) -> None:
     assert sum(each.verdict == "void" for each in found) <= LIMIT
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", RIGHT)
 def test_right_targets_of_each_kind_are_not_void(kind: str) -> None:
     rng = np.random.default_rng(5)
@@ -197,6 +198,7 @@ def test_of_a_target_that_never_learnt_another_order_of_classes_is_not_called_th
     assert "classes" in found.cause
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("step", [-1, 1])
 def test_members_that_are_counted_otherwise_are_void(step: int) -> None:
     """Every third record: then exchanged members would fit better, too, whatever the answer to the one record is of
@@ -221,6 +223,7 @@ def test_the_class_order_is_that_of_the_outputs() -> None:
     assert orders == [[1, 2, 3, 4, 0]]  # output 0 stands for class 1
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("n", [100, 200])
 def test_shuffled_answers_of_few_records_are_no_sound_target(n: int) -> None:
     for seed in range(10):

@@ -109,6 +109,7 @@ def test_attention_is_the_scaled_dot_product() -> None:
     torch.testing.assert_close(attention(x), reference(x, x, x)[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", SMALL)
 def test_vmap_takes_it_without_a_warning(name: str, images: Population) -> None:
     with warnings.catch_warnings():
@@ -116,6 +117,7 @@ def test_vmap_takes_it_without_a_warning(name: str, images: Population) -> None:
         assert inspect_architecture(SMALL[name], images).refusal is None
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", slow_but(["logistic_regression", "relu_mlp", "cnn", "vit"], SMALL))
 def test_trained_in_a_stack_it_is_the_network_trained_alone(name: str, images: Population) -> None:
     recipe = Recipe(epochs=2, batch_size=8, optimizer=partial(torch.optim.SGD, lr=0.02, momentum=0.9))

@@ -100,6 +100,7 @@ def test_vmap_takes_it_without_a_warning(tones: Population) -> None:
     assert not found.mixes_records
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_trained_in_a_stack_it_is_the_network_trained_alone(execution: str, tones: Population) -> None:
     make = partial(SMALL, dropout=0.3)

@@ -176,6 +176,7 @@ def train(models: list[int], dropout: float = 0.0, **recipe: Any) -> TrainedStac
     )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("dropout", slow_but([0.4], [0.0, 0.4]))
 def test_a_model_of_the_stack_is_the_model_trained_alone(dropout: float) -> None:
     together = train([0, 1, 2, 3], dropout, execution="stack")

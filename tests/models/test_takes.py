@@ -101,6 +101,7 @@ def test_every_architecture_is_here() -> None:
     assert {*TAKEN, "custom", "lightning"} == {path.stem for path in (config_directory() / "model").glob("*.yaml")}
 
 
+@pytest.mark.costly
 @pytest.mark.usefixtures("global_generators")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", TAKEN)

@@ -160,6 +160,7 @@ def trained(name: str, population: Population, models: list[int], **recipe: obje
     )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 @pytest.mark.parametrize("name", SMALL)
 def test_trained_in_a_stack_it_is_the_network_trained_alone(name: str, execution: str, population: Population) -> None:

@@ -107,6 +107,7 @@ def test_several_targets_are_said_where_figures_are_shown(of_several: AuditRepor
     assert "TPR at 1\u00a0% FPR, one threshold for all targets" in page
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("lr", "epochs", "is_idle"), [(1e-12, 1, True), (0.3, 20, False)])
 def test_a_target_that_has_learnt_nothing_is_called_broken(
     blobs: Population, lr: float, epochs: int, is_idle: bool

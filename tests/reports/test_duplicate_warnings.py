@@ -103,6 +103,7 @@ def near_warning(report: mia.AuditReport) -> str:
     return warning
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("equal", [0, 4])
 def test_figures_stand_with_and_without_near_duplicates(equal: int) -> None:
     plan = mia.Disjoint(train_size=30)

@@ -33,6 +33,7 @@ def test_without_guarantee_and_canaries_there_is_no_section(blobs: Population) -
     )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("plan", [mia.Disjoint(train_size=20), mia.Halves(train_size=20)])
 def test_a_guarantee_is_that_of_the_accountant_and_only_coins_bound_it_from_below(
     plan: mia.Plan, blobs: Population
@@ -48,6 +49,7 @@ def test_a_guarantee_is_that_of_the_accountant_and_only_coins_bound_it_from_belo
     assert "differentially private under adding or removing one record" in report.privacy.statement
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("defenses", [[], [mia.DPSGD(noise_multiplier=2.0)]])
 def test_each_attack_rules_an_epsilon_out(blobs: Population, defenses: list[object]) -> None:
     settings = quick_audit(
@@ -119,6 +121,7 @@ def trials_of(report: mia.AuditReport) -> TrialsSection:
     return report.privacy.trials
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("defenses", [[], [mia.DPSGD(noise_multiplier=2.0)]])
 def test_each_attack_rules_an_epsilon_out_by_its_flags_over_trials(blobs: Population, defenses: list[object]) -> None:
     report = mia.audit(blobs, **trials_audit(attacks=[mia.Loss(), QUICK_SHOKRI], defenses=defenses))

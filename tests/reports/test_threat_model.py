@@ -151,6 +151,7 @@ def test_given_members_of_a_target_that_is_trained_here(blobs: Population) -> No
     assert (model.training, model.members) == ("same", "given")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("shadows", "training"), [("service", "service"), ("guessed", "guessed")])
 def test_a_service(blobs: Population, shadows: str, training: str) -> None:
     _, model, _ = audited(blobs, target=GooglePrediction(shadows=shadows))

@@ -241,6 +241,7 @@ def test_plans_without_common_evidence_are_refused(
         mia.audit(blobs, **settings)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("attack", "expected"),
     [

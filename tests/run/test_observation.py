@@ -96,6 +96,7 @@ def test_observing_and_attacking_apart_is_the_audit(bits: Population) -> None:
     assert apart.training_curves.keys() == whole.training_curves.keys()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "defenses",
     [(TopK(k=1),), (LabelsOnly(),), (Rounding(digits=1),), (Temperature(temperature=5.0), Rounding(digits=2))],

@@ -37,6 +37,7 @@ TEMPLATE = partial(
 )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("model", "data"), [(LitClassifier, "blobs"), (TEMPLATE, "blobs"), (TimmLike, "pictures")])
 def test_modules_of_three_habits_are_audited_by_one_line(model: Any, data: str, request: pytest.FixtureRequest) -> None:
     settings = QUICK | ({"membership": mia.Disjoint(train_size=12)} if data == "pictures" else {})
@@ -50,6 +51,7 @@ def test_modules_of_three_habits_are_audited_by_one_line(model: Any, data: str, 
     assert len(shared) == (model is TEMPLATE)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("plan", "model"), [(mia.Halves(), TEMPLATE), (mia.Bernoulli(canaries=40), LitClassifier)])
 def test_odd_numbers_of_records_need_no_padding(plan: mia.Plan, model: Any, blobs: Population) -> None:
     population = blobs.part(slice(0, 101))
@@ -58,6 +60,7 @@ def test_odd_numbers_of_records_need_no_padding(plan: mia.Plan, model: Any, blob
     observation.close()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "settings",
     [
@@ -157,6 +160,7 @@ def test_defences_in_the_loss_are_refused(defense: mia.Defense, blobs: Populatio
     assert "LitClassifier" in str(refused.value)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
 def test_an_l2_penalty_is_added_to_the_gradients(kind: type[torch.optim.Optimizer], blobs: Population) -> None:
     """The same as a loss with the penalty in it."""

@@ -87,6 +87,7 @@ PLANS: list[tuple[str, Plan, Target | None, int]] = [
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", [*ONLINE, *OFFLINE], ids=lambda attack: attack.name)
 @pytest.mark.parametrize(("plan", "target", "width"), [case[1:] for case in PLANS], ids=[case[0] for case in PLANS])
 def test_the_smallest_number_of_shadow_models_that_serves_is_named(

@@ -201,6 +201,7 @@ def test_a_schedule_whose_end_no_check_sees_ends_in_a_sentence(
         )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("softmax", [nn.Softmax(dim=1), None], ids=["layer", "function"])
 def test_a_target_that_gives_probabilities_has_the_signals_of_its_logits(
     blobs: Population, softmax: nn.Module | None

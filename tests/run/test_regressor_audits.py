@@ -41,6 +41,7 @@ def of(make: Any) -> mia.Estimator:
     return mia.Estimator(make, processes=1)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "make",
     [pytest.param(RandomForestRegressor(6), marks=pytest.mark.slow), GradientBoostingRegressor(n_estimators=20)],

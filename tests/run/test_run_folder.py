@@ -108,6 +108,7 @@ def test_a_file_in_the_place_of_the_folder_is_said(tmp_path: Path) -> None:
         audit(tmp_path)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "name",
     ["target.safetensors", "shadow.safetensors", "members.csv", "scores.parquet", "per_class.csv", "report.json"],

@@ -61,6 +61,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("road", "wrong"), slow_but(QUICK, [(road, wrong) for road in ROADS for wrong in WRONG]))
 def test_a_wrong_target_is_never_cleared(road: str, wrong: str, tmp_path: Path, stack: ExitStack) -> None:
     case, target = ROADS[road](WRONG[wrong](), tmp_path, stack)
@@ -80,6 +81,7 @@ def test_a_wrong_target_is_never_cleared(road: str, wrong: str, tmp_path: Path, 
         assert "exchanged" in str(report.trust.cause)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "road",
     [
@@ -113,6 +115,7 @@ def test_another_number_of_classes_is_refused(num_outputs: int, tmp_path: Path) 
             audit(right(), target)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("repairs", [False, True])
 def test_a_repair_spends_no_budget_unless_it_is_wanted(repairs: bool) -> None:
     case, wrong = right(), WRONG["normalisation"]()

@@ -71,6 +71,7 @@ def tf32() -> Iterator[None]:
         yield
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "around",
     [

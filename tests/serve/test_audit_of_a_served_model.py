@@ -37,6 +37,7 @@ SHOWN: list[tuple[tuple[str, ...], list[Any]]] = [
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("options", "hides", "protocol"),
     [  # each of the ways to hide, and each protocol, is also met in plain runs

@@ -72,6 +72,7 @@ def test_csv_is_not_read_that_no_records_have(
     assert said(client.post("/invocations", content=body, headers=CSV))[0] == status
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("shape", [(1,), (64,), (3, 4, 5), (5, 1, 1), (1, 1, 5), (2, 1, 3, 1)])
 def test_the_most_records_may_come_in_any_form(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
     monkeypatch.setattr(records, "_SPARE", 4)

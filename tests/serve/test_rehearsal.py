@@ -72,6 +72,7 @@ def test_faults_that_are_none(text: str, sentence: str) -> None:
     assert sentence in str(raised.value)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("options", [(), ("--retry-after", "3")])
 def test_who_is_turned_away_is_told_how_long(run_folder: Path, options: tuple[str, ...]) -> None:
     with served(str(run_folder), "--faults", "429=1", *options) as client:

@@ -173,6 +173,7 @@ def test_labels_alone(run_folder: Path, digits: Population, truth: Tensor) -> No
             assert len(sent.text.split()) == 1
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("option", [["--answers", "top:3"], ["--defense", "top_k.k=3"]], ids=["answers", "defense"])
 def test_the_largest_ones_by_name(
     run_folder: Path, digits: Population, client: httpx.Client, option: list[str]

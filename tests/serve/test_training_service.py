@@ -53,6 +53,7 @@ def address(client: httpx.Client) -> str:
 AMAZON = ("amazon_ml", AmazonML(passes=3, l2=1e-4), ["--passes", "3", "--l2", "1e-4"])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("name", "local", "options", "fixture"),
     [

@@ -188,6 +188,7 @@ def test_the_command_to_copy_holds_nothing_that_calls_or_commands(forge: Forge) 
 BOMB = b"".join(b"- &a%d [%s]\n" % (n, b",".join([b"*a%d" % (n - 1)] * 9) if n else b"a") for n in range(40))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("content", [b"", b"\xff", b"- [", b"a: 1", b"3", b"- ${x}", b"&a [*a]", b"[" * 1500, BOMB])
 def test_damaged_overrides_do_not_matter(forge: Forge, content: bytes) -> None:
     folder = forge()

@@ -85,6 +85,7 @@ def one_chain(
 NUMBERS = form([0] * 15 + [-3] * 5, [1] * 15 + [4] * 5, torch.int16)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("known", "settings"),
     [
@@ -114,6 +115,7 @@ def test_chains_in_a_batch_are_the_chains_of_the_algorithm(known: Population, se
     assert 3 < len(expected) < 36  # some chains of the example end with nothing
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("batch", [1, 7])
 def test_the_width_of_the_batch_changes_nothing(batch: int) -> None:
     boxes = LinearBox(20), LinearBox(20)

@@ -130,6 +130,7 @@ def test_chains_over_texts_and_sounds_are_refused_before_training(
     assert words in str(caught.value)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("source", [mia.Noisy(count=4), mia.Marginal(count=4)])
 @pytest.mark.parametrize(("population", "model"), [(text_population, Words), (table_population, Columns)])
 def test_an_audit_with_made_records_runs(

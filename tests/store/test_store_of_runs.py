@@ -140,6 +140,7 @@ def test_two_processes_that_need_one_stack_train_it_once(blobs: Population, stor
         assert sum(first[role]) == sum(second[role]) == count
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "plan", [PLAN, {"membership": mia.Halves(), "target": mia.LeaveOneOut(folds=2), "shadow": mia.Real(count=8)}]
 )

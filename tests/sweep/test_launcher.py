@@ -103,6 +103,7 @@ def test_what_is_finished_is_not_run_again_and_what_failed_is(sweep: Sweep, reco
     assert len(recorder.waves) == 2
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("old", "new"),
     slow_but(
@@ -123,6 +124,7 @@ def test_what_has_no_whole_report_is_run_again_whatever_its_outcome_says(
     assert [[run.folder.name for run in wave] for wave in recorder.waves[1:]] == [["0", "1", "2"]]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("codes", "worst"), [((0, 0), 0), ((4, 0), 4), ((5, 3), 5), ((1, 5), 1), ((2, 1), 2)])
 def test_the_sweep_exits_with_its_worst_code(
     codes: tuple[int, int], worst: int, sweep: Sweep, recorder: Recorder
@@ -193,6 +195,7 @@ def test_shards_go_first_and_the_job_when_all_have_ended_well(sweep: Sweep, reco
     assert outcomes == [0] * 5
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("shards", ["0", "x", "null", "1.5"])
 def test_shards_that_are_no_number_are_left_to_the_job(shards: str, sweep: Sweep, recorder: Recorder) -> None:
     sweep(ELSEWHERE, f"shadow.shards={shards}", "seed=0,1")

@@ -51,6 +51,7 @@ def test_without_accounting_a_task_that_nobody_knows_is_forgotten(command: Comma
     assert Queue().states([]) == {}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("script", ['echo "squeue: error: no contact" >&2; exit 1', "exec sleep 30"])
 def test_a_controller_that_does_not_answer_is_given_time_and_then_said(
     script: str, command: Command, monkeypatch: pytest.MonkeyPatch

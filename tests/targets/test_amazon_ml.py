@@ -91,6 +91,7 @@ def test_every_model_has_the_edges_of_its_own_records(blobs: Population) -> None
     assert not torch.allclose(edge_K[0], edge_K[1])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", ["blobs", "binary"])
 def test_a_job_alone_gives_the_model_of_the_job_in_a_batch(name: str, request: pytest.FixtureRequest) -> None:
     population = request.getfixturevalue(name)

@@ -86,6 +86,7 @@ def test_a_module_is_attacked_as_it_is_and_left_as_it_was(blobs: Population, net
     assert report.target.test_accuracy == pytest.approx(float(accuracy[40:].mean()))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("form", ["safetensors", "pt", "lightning", "prefix"])
 def test_a_checkpoint_gives_the_scores_of_its_module(
     blobs: Population, network: nn.Module, tmp_path: Path, form: str
@@ -169,6 +170,7 @@ def test_a_frozen_module_is_attacked_like_any_other(blobs: Population, network: 
     np.testing.assert_array_equal(expected.score, found.score)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_module_keeps_its_own_floating_point_type(blobs: Population, network: nn.Module, dtype: torch.dtype) -> None:
     scores = audit(blobs, copy.deepcopy(network).to(dtype)).scores

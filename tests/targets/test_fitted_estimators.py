@@ -208,6 +208,7 @@ def test_it_cannot_be_saved(tmp_path: Path) -> None:
         observation.targets.save(tmp_path / "target.safetensors")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("names", "is_warned"), [(True, False), (False, True)])
 def test_one_that_names_its_classes_is_not_warned_about_their_order(names: bool, is_warned: bool) -> None:
     x, _, member = given("regression")

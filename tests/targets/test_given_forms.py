@@ -243,6 +243,7 @@ class CentresBatches(nn.Linear):
         return super().forward(x - x.mean(0))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("make", [AlwaysDrops, CentresBatches])
 def test_a_target_whose_answers_depend_on_the_batch_is_told(blobs: Population, make: type[nn.Linear]) -> None:
     report = mia.audit(

@@ -283,6 +283,7 @@ LENGTHS = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", LENGTHS)
 @pytest.mark.parametrize("in_zip", [True, False], ids=["zip", "pickle"])
 def test_lengths_and_depths_are_not_believed(tmp_path: Path, kind: str, in_zip: bool) -> None:

@@ -66,6 +66,7 @@ OTHER: dict[str, tuple[Callable[[], pl.LightningModule], Callable[..., nn.Module
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("habit", OTHER)
 def test_a_checkpoint_is_the_module_that_was_trained(blobs: Population, tmp_path: Path, habit: str) -> None:
     make, model = OTHER[habit]

@@ -34,6 +34,7 @@ def network_for(population: Population, make: Callable[..., nn.Module]) -> nn.Mo
     return network.eval()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", CASES)
 def test_a_trained_network_is_attacked_as_it_is(case: str) -> None:
     population = CASES[case][0]()
@@ -90,6 +91,7 @@ def test_predictions_answer_for_records_of_several_tensors(tmp_path: Path) -> No
     np.testing.assert_allclose(there.scores.score, here.scores.score, atol=1e-4)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", CASES)
 def test_private_training_runs(case: str) -> None:
     options = quick_audit(model=CASES[case][1], shadow=mia.Real(count=4), defenses=[mia.DPSGD()])

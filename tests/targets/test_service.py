@@ -227,6 +227,7 @@ def reachable(thing: object, seen: set[int]) -> Iterator[object]:
         yield from reachable(each, seen)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("target", [GooglePrediction(), AmazonML(passes=2)], ids=["google", "amazon"])
 def test_no_public_attribute_leads_to_a_network_a_recipe_or_a_loss(blobs: Population, target: ServiceTarget) -> None:
     setup = setup_of(blobs)
@@ -237,6 +238,7 @@ def test_no_public_attribute_leads_to_a_network_a_recipe_or_a_loss(blobs: Popula
     assert not any(word in " ".join(setup.engine.stages.remarks) for word in ("epochs", "hidden", "Adam"))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("target", [GooglePrediction(), AmazonML(passes=3)], ids=["google", "amazon"])
 def test_shadow_models_come_from_the_endpoint_of_the_targets(blobs: Population, target: ServiceTarget) -> None:
     """The shadow models' jobs, given to the target's own service by hand, make the same models."""

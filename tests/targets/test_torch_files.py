@@ -151,6 +151,7 @@ def tar(path: Path) -> None:
         file.addfile(tarfile.TarInfo("storages"))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("write", "words"),
     [

@@ -49,6 +49,7 @@ PRIVATE = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", PRIVATE)
 def test_what_keeps_models_from_private_training_is_what_refuses_it(case: str) -> None:
     """The report, which advises it, has the sentence."""
@@ -83,6 +84,7 @@ def slow_step(network: torch.nn.Module, x_N: Tensor, label_N: Tensor, clip_norm:
     return parameters[-2].detach() - 0.1 * total[-2] / len(x_N)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("task", "public"), [("regression", PUBLIC), ("multilabel", None)])
 def test_a_step_is_that_of_a_slow_loop_over_records(task: str, public: Task | None) -> None:
     """Batches of all records, and noise that rounds away: what is left are the clipped gradients."""

@@ -167,6 +167,7 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("module", "sentence", "arguments"), COMMANDS, ids=[each[0] for each in COMMANDS])
 def test_every_command_answers_sigterm_from_its_first_import_on(
     tmp_path: Path, module: str, sentence: str, arguments: Sequence[str]

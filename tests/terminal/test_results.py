@@ -159,6 +159,7 @@ def test_a_closed_descriptor_is_no_matter(closed: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "there\n" if closed.startswith("2") else "", "")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "program",
     [

@@ -39,6 +39,7 @@ class Branching(nn.Module):
         return self.head(-x if x.sum() > 0 else x)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("make", "module"), [(Recurrent, r"`reader` \(LSTM\)"), (Branching, r"`the model itself` \(Branching\)")]
 )

@@ -43,6 +43,7 @@ def as_images(population: Population) -> Population:
     return replace(population, x_N=population.x_N.view(-1, *population.image_shape), image_shape=None)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "name", ["cnn", "vit", "resnet18", "wide_resnet28_2", "mlp", "relu_mlp", "logistic_regression"]
 )
@@ -61,6 +62,7 @@ def test_every_architecture_takes_the_default_data_set(name: str, digits: Popula
     assert torch.equal(network(images), alone(images.view(3, 1, 8, 8)))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 @pytest.mark.parametrize("make", [SMALL_CNN, SMALL_VIT], ids=["cnn", "vit"])
 def test_stacks_on_flattened_images_are_those_on_images(

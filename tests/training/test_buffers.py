@@ -61,6 +61,7 @@ def train(**settings: object) -> TrainedStack:
     )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("other", [{}, {"chunk": 1}, {"execution": "loop"}], ids=["stack", "chunk1", "loop"])
 def test_each_model_is_one_trained_alone_on_records_of_its_own_scale(other: dict[str, object]) -> None:
     together = train(**other).stack

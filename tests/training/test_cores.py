@@ -213,6 +213,7 @@ main()
 """
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [

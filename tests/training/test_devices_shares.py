@@ -106,6 +106,7 @@ def test_parts_are_even_and_contiguous() -> None:
     assert divided([7, 3], 1) == [[7, 3]]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("make", "recipe", "settings", "sentence"),
     [

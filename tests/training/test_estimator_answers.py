@@ -114,6 +114,7 @@ BOOSTING: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("library", BOOSTING)
 def test_boosting_of_other_libraries(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -318,6 +318,7 @@ def test_callbacks_and_loggers_take_no_part_in_a_probe(blobs: Population, tmp_pa
     assert sum(fits) == 4
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("precision", ["32", "bf16", "64"])
 def test_every_precision_and_what_else_a_recipe_holds_can_be_probed(blobs: Population, precision: str) -> None:
     settings = replace(CPU, precision=precision, options={"deterministic": "warn"})

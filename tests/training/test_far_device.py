@@ -155,6 +155,7 @@ CASES: dict[str, Case] = {
 EACH = [(name, execution) for name in CASES for execution in ("stack", "loop")]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("name", "execution"), slow_but([("dense", "stack"), ("buffers of their own", "loop")], EACH))
 def test_the_steps_wait_for_nothing_and_compute_what_they_do_on_the_host(
     name: str, execution: str, blobs: Population, pictures: Population

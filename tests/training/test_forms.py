@@ -60,6 +60,7 @@ def assert_equal(one: TrainedStack, other: TrainedStack, tolerance: float = 1e-8
         )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", CASES)
 def test_chunks_and_loop_give_the_models_of_the_whole_stack(case: str) -> None:
     together = train(case, execution="stack")
@@ -107,6 +108,7 @@ def _without_dropout(vocabulary_size: int, padding_id: int, num_classes: int) ->
     return network
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_a_model_trained_alone_is_the_model_of_the_stack(case: str, execution: str) -> None:
@@ -116,6 +118,7 @@ def test_a_model_trained_alone_is_the_model_of_the_stack(case: str, execution: s
         torch.testing.assert_close(together.stack.networks.state_dict()[name][3], tensor[0], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("changed", [{}, {"early_stopping": EarlyStopping(patience=1)}, {"execution": "loop"}])
 def test_batches_gathered_from_the_host_are_those_of_the_device(case: str, changed: dict[str, Any]) -> None:
@@ -127,6 +130,7 @@ def test_batches_gathered_from_the_host_are_those_of_the_device(case: str, chang
     assert torch.equal(*answers)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_of_single_records_are_those_of_the_loop(case: str) -> None:
     recipe = DPSGD(noise_multiplier=0.7, clip_norm=0.5).adapt(Recipe(epochs=2, batch_size=8, optimizer=ADAMW))
@@ -271,6 +275,7 @@ def test_what_averages_or_moves_records_is_refused_before_training(case: str) ->
         assert population.form.words in str(caught.value)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", slow_but(["tokens"], CASES))
 def test_an_audit_runs_end_to_end_and_the_report_says_the_form(case: str) -> None:
     population, make = CASES[case][0](), CASES[case][1]

@@ -60,6 +60,7 @@ def train(population: Population, recipe: Recipe) -> TrainedStack:
     )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("settings", "defense"),
     [

@@ -47,6 +47,7 @@ CASES = {
 EACH = [(name, execution) for name in CASES for execution in ("stack", "loop")]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("name", "execution"), slow_but([("dense", "stack"), ("on a schedule", "loop")], EACH))
 def test_recorded_steps_train_the_same_models_to_the_bit(
     name: str, execution: str, blobs: Population, pictures: Population, recorded: Recorded

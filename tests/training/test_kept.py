@@ -218,6 +218,7 @@ def test_a_looped_stack_of_convolutions_comes_back(pictures: Population, store: 
     assert torch.equal(first.observe(pictures).log_probability_KANC, second.observe(pictures).log_probability_KANC)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 @pytest.mark.parametrize(
     "recipe", [RECIPE, Mixup().adapt(RECIPE), DPSGD().adapt(replace(RECIPE, accumulate_batches=1))]

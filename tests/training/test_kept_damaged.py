@@ -40,6 +40,7 @@ def changed_bytes(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, "auto"])
 @pytest.mark.parametrize("part", ["data", "json"])
 def test_a_damaged_model_made_anew_is_the_same_to_the_bit_since_its_chunk_is_trained_as_before(
@@ -62,6 +63,7 @@ def test_a_damaged_model_made_anew_is_the_same_to_the_bit_since_its_chunk_is_tra
     assert store.places("running") == []
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("part", ["data", "json"])
 def test_a_damaged_model_that_comes_out_otherwise_is_said(part: str, blobs: Population, store: Store) -> None:
     """It was trained in another chunk than that of the run that makes it anew, by which its sums differ in order."""
@@ -88,6 +90,7 @@ def test_a_model_of_another_place_is_not_taken(blobs: Population, store: Store) 
     assert "is another model" in engine.stages.remarks[0]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("content", [b"no tensors", b""])
 def test_content_that_is_no_model_whatever_its_checksum_is_set_aside(
     content: bytes, blobs: Population, store: Store
@@ -116,6 +119,7 @@ def test_answers_of_another_shape_are_set_aside(blobs: Population, store: Store)
     assert "holds no answers for these records" in engine.stages.remarks[0]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", ["plans", "running"])
 def test_fields_of_another_form_are_set_aside_whatever_their_checksum(
     kind: str, blobs: Population, store: Store
@@ -177,6 +181,7 @@ def test_a_damaged_checkpoint_begins_anew(blobs: Population, store: Store, monke
     assert same(undisturbed, resumed)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("how", ["damaged", "gone"])
 def test_what_is_missing_by_now_is_trained_beside_what_a_killed_process_was_training(
     how: str, blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch

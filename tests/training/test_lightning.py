@@ -207,6 +207,7 @@ def test_tf32_holds_for_the_training_and_no_longer() -> None:
     assert torch.get_float32_matmul_precision() == before
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("precision", ["32", "tf32", "bf16", "64"])
 def test_every_precision_trains(blobs: Population, precision: str) -> None:
     dtypes = set()

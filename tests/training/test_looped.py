@@ -158,6 +158,7 @@ def test_convolutions_are_channels_last_in_looped_execution_alone(execution: str
     assert set(is_channels_last(trained.stack)) == {execution == "loop"}
 
 
+@pytest.mark.costly
 @pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning")
 @pytest.mark.parametrize(("before", "after"), [("stack", "loop"), ("loop", "stack"), ("loop", "loop")])
 def test_a_run_resumed_in_another_execution_goes_on_as_it_was(

@@ -213,6 +213,7 @@ def test_a_checkpoint_of_a_model_with_one_output_is_read(two: Population, tmp_pa
     assert report.target.train_accuracy == pytest.approx(float(right_N[:40].double().mean()))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 @pytest.mark.parametrize("make", [One, Squeezed, lambda: nn.Linear(6, 1)], ids=["column", "squeezed", "linear"])
 def test_a_stack_of_them_is_trained_by_binary_cross_entropy(

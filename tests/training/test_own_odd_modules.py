@@ -83,6 +83,7 @@ def test_a_scalar_parameter_is_trained(
     assert scale_K[0] != scale_K[1]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("precision", slow_but(["32"], ["32", "64"]))
 def test_what_hooks_at_starts_set_is_there_in_the_steps(blobs: Population, precision: str) -> None:
     report = mia.audit(

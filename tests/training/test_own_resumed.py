@@ -28,6 +28,7 @@ from mia_lightning.training.trainer import TrainerSettings
 pytestmark = pytest.mark.usefixtures("global_generators")  # networks and ordinary fits draw from them
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "case", ["groups", "cosine-by-step", "by-epoch", "dropout", "metrics", "epochs", "counts-inside", "mixup"]
 )
@@ -183,6 +184,7 @@ def test_parts_of_a_configuration_are_made_for_each_network(blobs: Population) -
     assert made_for_stacks(make, blobs, max_epochs=1)[1] is None
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_other_precisions_train(precision: str, pictures: Population) -> None:
     engine = Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision=precision))

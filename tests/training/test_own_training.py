@@ -277,6 +277,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
 LOOPED = ("mixup", "recomputes", "averages")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", CASES)
 def test_each_model_is_the_one_that_a_trainer_makes_alone(case: str, blobs: Population) -> None:
     make, recipe = CASES[case]
@@ -345,6 +346,7 @@ def test_one_output_reaches_the_step_as_it_is(blobs: Population) -> None:
     assert found.observe(two).log_probability_KANC.shape[-1] == 2
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "case", ["groups", "metrics", "dropout", "accumulated", "mixup", "epochs", "decays", "in-place"]
 )
@@ -367,6 +369,7 @@ def images(name: str) -> tuple[Callable[[], nn.Module], Any]:
     return made[name], "pictures" if name.startswith("timm") else "blobs"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("habit", ["documentation", "template", "timm", "timm-without-drop-path"])
 def test_modules_of_other_habits_are_what_a_trainer_makes_of_them(habit: str, request: pytest.FixtureRequest) -> None:
     make, population = images(habit)
@@ -377,6 +380,7 @@ def test_modules_of_other_habits_are_what_a_trainer_makes_of_them(habit: str, re
     assert job.architecture.draws is (habit == "timm")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("loading", "sizes"),
     [

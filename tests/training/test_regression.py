@@ -58,6 +58,7 @@ def test_weights_of_classes_are_refused(blobs: Population) -> None:
         train(blobs, responses(blobs), class_weights="balanced")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("other", [{"chunk": 1}, {"chunk": 2}, {"execution": "loop"}], ids=["chunk1", "chunk2", "loop"])
 def test_chunks_and_loop_give_the_models_of_the_whole_stack(other: dict[str, object], blobs: Population) -> None:
     response_KN = responses(blobs)

@@ -119,6 +119,7 @@ PAIRS = slow_but(
 )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("network", "optimizer"), PAIRS)
 def test_chunks_and_loop_give_the_models_of_the_whole_stack(
     network: str, optimizer: str, request: pytest.FixtureRequest
@@ -129,6 +130,7 @@ def test_chunks_and_loop_give_the_models_of_the_whole_stack(
         assert_equal_stacks(together, train(network, request, optimizer, **other), 1e-8)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("network", "optimizer"), PAIRS)
 def test_a_model_trained_alone_is_the_model_of_the_stack(
     network: str, optimizer: str, request: pytest.FixtureRequest
@@ -140,6 +142,7 @@ def test_a_model_trained_alone_is_the_model_of_the_stack(
             torch.testing.assert_close(together.stack.networks.state_dict()[name][k], tensor[0], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("network", ["mlp", "mlp-dropout", "cnn-batchnorm"])
 def test_float32_agrees_as_far_as_the_order_of_summation_lets_a_model_agree_with_itself(
     network: str, request: pytest.FixtureRequest
@@ -152,6 +155,7 @@ def test_float32_agrees_as_far_as_the_order_of_summation_lets_a_model_agree_with
         assert difference <= 10 * rounding + 1e-6, name
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_ragged_padding_changes_nothing_whatever_it_holds(
     execution: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -322,6 +326,7 @@ def test_a_model_whose_loss_is_not_finite_does_not_touch_its_neighbours(blobs: P
             torch.testing.assert_close(bad.stack.networks.state_dict()[name][k], tensor[k], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 @pytest.mark.parametrize("network", ["mlp-dropout", "cnn-batchnorm"])
 def test_schedules_and_accumulation_are_those_of_a_model_alone(

@@ -171,6 +171,7 @@ def bits(monkeypatch: pytest.MonkeyPatch) -> Population:
     return make_population(x_N, torch.arange(60) % 3, name="bits", class_names=["a", "b", "c"])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_packed_records_train_the_same_models_to_the_bit(execution: str, bits: Population) -> None:
     found: list[TrainedStack] = []

@@ -100,6 +100,7 @@ def audit(population: Population, **options: Any) -> mia.AuditReport:
     )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("form", ["dict", "tuple, later", "log probabilities"])
 def test_models_of_any_form_are_trained_as_their_logits_would_be(blobs: Population, form: str) -> None:
     make, words = FORMS[form]

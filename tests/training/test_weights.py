@@ -74,6 +74,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_a_model_in_a_stack_is_the_model_alone(way: str, execution: str, weighted: Population) -> None:

@@ -68,6 +68,7 @@ def target(url: str, protocol: str = "open_inference", **asking: Any) -> Iterato
         models.close()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(("concurrency", "seed"), [(1, 0), (4, 1)])
 def test_every_record_has_its_answer_once_whatever_happens_on_the_way(
@@ -92,6 +93,7 @@ def test_every_record_has_its_answer_once_whatever_happens_on_the_way(
     assert all(SECRET.encode() not in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_alone_is_overcome(fault: str, population: Population) -> None:
     with served(rate=0.6, seed=3, faults=(fault,)) as (_, proxy):
@@ -101,6 +103,7 @@ def test_each_fault_alone_is_overcome(fault: str, population: Population) -> Non
     assert np.array_equal(log_NC.numpy(), np.log(predict(population.x_N.double().numpy())).astype(np.float32))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("fault", sorted({*FAULTS} - {"delay"}))
 def test_a_fault_that_stays_ends_in_a_sentence_without_secrets(fault: str, population: Population) -> None:
     sentence = r"did not answer records 0 to 4 in 2 attempts \(.*\)"
@@ -113,6 +116,7 @@ def test_a_fault_that_stays_ends_in_a_sentence_without_secrets(fault: str, popul
     assert SECRET not in str(refusal.value) + repr(refusal.value.__cause__) + repr(refusal.value.__context__)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_the_server_is_never_asked_about_more_records_than_the_budget(
     concurrency: int, population: Population, tmp_path: Path

@@ -94,6 +94,7 @@ def test_what_never_ends_is_read_no_further_than_its_cap(
     assert "1111" not in str(error)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("first", "more"),
     [

@@ -206,6 +206,7 @@ class Raw:
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("pieces", "pause", "hangs_up", "why"),
     [

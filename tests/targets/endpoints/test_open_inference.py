@@ -174,6 +174,7 @@ def test_what_does_not_fit_the_metadata_is_refused() -> None:
     assert asked(V2(FLAT), torch.ones(4, 6), datatype="UINT8") == ROWS
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
 def test_flat_and_nested_data_are_the_same(datatype: str) -> None:
     assert asked(V2({**FLAT, "datatype": datatype})) == ROWS

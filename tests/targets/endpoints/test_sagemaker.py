@@ -120,6 +120,7 @@ def test_many_threads_ask_at_once(blobs: Population, server: ScriptedServer) -> 
     assert len(server.requests) == 12
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [
@@ -151,6 +152,7 @@ def test_csv_both_ways(blobs: Population, pictures: Population) -> None:
         assert server.requests[1].body.decode() == "".join(",".join(map(str, row)) + "\n" for row in flat)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("body", "kind", "options", "wanted"),
     [
@@ -293,6 +295,7 @@ def test_a_failure_of_the_model_is_judged_by_its_own_status(
         shared.ask_after(failing("ModelError", 424, OriginalStatusCode=original), blobs.x_N)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("content_type", ["application/json", "text/csv"])
 def test_an_answer_that_is_cut_is_asked_for_again(content_type: str, blobs: Population) -> None:
     with answering(b"12\n12\n12\n", cut=True) as server, pytest.raises(TryAgainError, match="broke the connection"):
