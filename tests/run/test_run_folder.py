@@ -79,7 +79,7 @@ def test_too_little_space_is_said_before_anything_is_trained(
 def test_answers_that_memory_cannot_hold_count(
     free: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Room, "_limit", lambda *_: 1000)
+    monkeypatch.setattr(Room, "_exceeds", lambda _, size, __: size > 1000)
     free(4_500_500)
     with pytest.raises(InputError, match="take at least"):
         audit(tmp_path)
