@@ -45,6 +45,7 @@ def slow_score(attack: Ratio, shadows: Evidence, served: list[int], target: Sign
     return fmean(mine - each >= log(attack.gamma or 2) for each in others)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", RATIO, ids=name_of)
 def test_scores_equal_a_slow_loop(attack: Ratio) -> None:
     shadows, targets = random_case(10, 40)

@@ -49,6 +49,7 @@ def auc_of(score_N: Tensor, is_member_N: Tensor) -> float:
 # --- leave one block out ---------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", [random_case(12, 60), ragged_case(80)], ids=["pairs", "ragged"])
 @pytest.mark.parametrize("attack", ATTACKS, ids=name_of)
 def test_leaving_a_block_out_is_the_attack_repeated_without_it(

@@ -75,6 +75,7 @@ def test_the_squared_loss_meets_its_closed_form(case: tuple[int, Case]) -> None:
     assert abs(tpr - oracles.tpr_of_group_means(g, 0.05)) < 4 * tpr_error
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("online", [True, False])
 def test_lira_meets_its_own_simulation_at_as_many_shadow_models(case: tuple[int, Case], online: bool) -> None:
     g, made = case
@@ -96,6 +97,7 @@ def test_the_limit_of_lira_on_signed_residuals(g: int, expected: float, tpr: flo
     assert few < many < limit + 4 * error
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", [*AT_DEFAULTS, Loss(), Lira(variance="record")], ids=name_of)
 def test_nothing_exceeds_the_conditional_optimum(case: tuple[int, Case], attack: Attack) -> None:
     _, made = case
@@ -159,6 +161,7 @@ def test_rmia_of_numbers_ties_few_records_unless_its_factor_is_that_of_classes(
     assert tied[None] < 0.2 < 0.7 < tied[2.0]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", [*AT_DEFAULTS, Loss()], ids=name_of)
 def test_scores_do_not_depend_on_the_unit_of_the_value(attack: Attack) -> None:
     """Metres and millimetres: what is left are the roundings of float32."""

@@ -25,6 +25,7 @@ from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 # --- what it finds ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("input_kind", ["log_probabilities", "probabilities"])
 def test_networks_of_each_class_find_what_one_threshold_cannot_see(input_kind: str) -> None:
     shadows, target = simulate(planted, num_records=800)
@@ -60,6 +61,7 @@ def test_scores_are_probabilities_of_membership() -> None:
     assert float((score_N - posterior_N).abs().mean()) < 0.05
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("num_models", [4, 8])
 @pytest.mark.parametrize("seed", range(3))
 def test_signals_without_membership_stay_at_chance(num_models: int, seed: int) -> None:
@@ -169,6 +171,7 @@ def test_answers_that_are_not_finite_are_no_matter_where_they_are_no_evidence() 
     assert log_probability_KANC[1].isnan().any()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("input_kind", ["log_probabilities", "probabilities"])
 def test_signals_on_disk_give_the_same_scores_to_the_bit(
     input_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -193,6 +196,7 @@ def _on_disk(signals: Signals, room: Room) -> Signals:
 # --- scoring ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("precision", ["32", "64"])
 @pytest.mark.parametrize("input_kind", ["log_probabilities", "probabilities"])
 def test_scores_equal_a_slow_loop_over_single_networks(input_kind: str, precision: str) -> None:

@@ -62,6 +62,7 @@ def trained_on(shadows: Evidence, max_vectors: int | None, seed: int = 0) -> tup
     return list(recording.job.records_K), fitted
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("max_vectors", [40, 41, 2])
 def test_at_most_so_many_vectors_of_a_class_train_a_network_half_of_them_of_members(max_vectors: int) -> None:
     shadows, _ = unbalanced()

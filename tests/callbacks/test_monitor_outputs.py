@@ -60,6 +60,7 @@ class Named(Tuple):
         return nn.functional.cross_entropy(self(batch[0])["logits"], batch[1])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("cls", [Softmax, LogSoftmax, Tuple, Object, Named])
 def test_a_module_is_taken_for_what_it_gives(tmp_path: Path, cls: type[Lit]) -> None:
     """Log probabilities, whatever it gives of them."""
@@ -113,6 +114,7 @@ class BySubmodule(pl.LightningModule):
         return torch.optim.Adam(self.parameters())
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("cls", [ByPredictStep, BySubmodule])
 def test_a_module_without_a_forward(tmp_path: Path, cls: Any) -> None:
     monitor, module = mia.LeakageMonitor(held_out_records=records(150, "held-out")), made(cls)
@@ -144,6 +146,7 @@ class OneProbability(OneOutput):
     gives = staticmethod(torch.sigmoid)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("cls", [OneOutput, OneProbability])
 def test_one_number_a_record_is_that_of_the_second_class(tmp_path: Path, cls: type[Lit]) -> None:
     def binary(count: int, name: str) -> TensorDataset:

@@ -52,6 +52,7 @@ def nodes(config: Any) -> Iterator[dict[str, Any]]:
             yield from nodes(value)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_lists_every_parameter(choice: str) -> None:
     group = choice.split("=")[0]
@@ -67,6 +68,7 @@ def test_every_choice_composes_and_lists_every_parameter(choice: str) -> None:
         assert listed - NOT_IN_SIGNATURE == taken - NOT_IN_SIGNATURE, node["_target_"]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_says_its_command(experiment: str) -> None:
     assert composed(f"experiment={experiment}").seed == 0

@@ -121,6 +121,7 @@ def test_nine_copies_are_found() -> None:
     assert near.near_N.nonzero().squeeze(1).tolist() == [0, *range(100, 109)]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("num_features", [1, 2, 4, 30])
 def test_random_records_raise_no_false_alarm(num_features: int) -> None:
     """0.01 members are expected in each of 100 runs; five or more in all would come in four of a thousand."""

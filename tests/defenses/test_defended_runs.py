@@ -28,6 +28,7 @@ def rates(models: object) -> list[float]:
     return [layer.p for layer in models.stack.model(0).modules() if isinstance(layer, nn.Dropout)]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_dropout_is_in_the_target_and_in_the_shadow_models_that_imitate_it(adaptive: bool, blobs: Population) -> None:
     observed = mia.observe(

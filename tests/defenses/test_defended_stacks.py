@@ -100,6 +100,7 @@ def test_stack_loop_chunk_and_solo_agree(name: str, blobs: Population, whole: Wh
             torch.testing.assert_close(tensor[0], together[key][k], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", DEFENSES)
 def test_a_defence_changes_the_models(name: str, whole: Whole) -> None:
     defended, plain = whole(DEFENSES[name]), whole(())

@@ -90,6 +90,7 @@ def slow_tpr_limits(score: Numbers, is_member: NDArray[np.bool_], fpr: float, co
     return low, binomtest(int(count), n1).proportion_ci(1 - 2 * tail, method="exact").high
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("fpr", [0.01, 0.1, 0.4])
 @pytest.mark.parametrize("steps", [4, 1000])  # many ties, hardly any
 @pytest.mark.parametrize("confidence", [0.95, 0.995])
@@ -140,6 +141,7 @@ def outside(population: str, n: int, runs: int, limits: Callable[[Numbers, NDArr
     return int((found[:, 1] < truth - 1e-9).sum()), int((found[:, 0] > truth + 1e-9).sum())
 
 
+@pytest.mark.costly
 @pytest.mark.statistics
 @pytest.mark.parametrize("population", POPULATIONS)
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_distance_to_the_nearest_member_with_duplicates(share):
     assert tpr_at_fpr(score_N, is_member_N, max_fpr=share).tpr == 1.0
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("seed", range(3))
 def test_gaussian_release(seed):
     release = oracles.simulate_gaussian_release(N, seed)

@@ -158,6 +158,7 @@ def test_a_service(blobs: Population, shadows: str, training: str) -> None:
     assert model.training == training
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_defences_that_are_known_or_not(blobs: Population, adaptive: bool) -> None:
     report, model, said = audited(blobs, defenses=[L2(strength=0.01), TopK(k=2)], adaptive=adaptive)

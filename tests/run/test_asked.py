@@ -94,6 +94,7 @@ def test_the_scores_are_those_of_asking_about_everything(
     assert few.shadow == everything.shadow
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_answers_are_those_of_the_models_alone_and_nan_elsewhere(blobs: Population, execution: str) -> None:
     observation = mia.observe(blobs, **{**settings(execution, OWN[:1]), "model": partial(MLP, hidden=[8])})

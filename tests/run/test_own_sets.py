@@ -152,6 +152,7 @@ def fair() -> tuple[torch.Tensor, torch.Tensor, nn.Module]:
     return x_N, label_N, model
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("num_equal", [0, 5])
 @pytest.mark.parametrize("given_by", ["sets", "column", "plan"])
 def test_non_members_that_equal_members_let_nothing_be_cleared(given_by: str, num_equal: int) -> None:

@@ -67,6 +67,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return sentence
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -223,6 +223,7 @@ def test_streams_that_are_closed_are_no_mistake(tmp_path: Path) -> None:
     assert (tmp_path / "kept").read_bytes() == b""
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize(("closed", "code"), [("", 141), (", closed=None", 0)])
 def test_a_reader_that_has_ended(tmp_path: Path, stream: str, closed: str, code: int) -> None:

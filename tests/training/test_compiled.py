@@ -142,6 +142,7 @@ def test_what_a_compiler_makes_of_it_trains_the_same_models(
     compare(CASES[name], execution, blobs, pictures)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_a_model_of_a_compiled_stack_is_the_one_that_is_trained_alone(
     execution: str, blobs: Population, fake: Compiled

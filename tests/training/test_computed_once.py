@@ -102,6 +102,7 @@ def fitted(recipe: Recipe, population: Population, records_K: list[Tensor], **ot
     return module
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_training_computes_it_once_and_changes_no_model(
     execution: str, blobs: Population, given: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch

@@ -69,6 +69,7 @@ def test_chunks_and_loop_give_the_models_of_the_whole_stack(case: str) -> None:
         assert_equal(together, train(case, **other))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", CASES)
 def test_an_ordinary_training_loop_gives_the_same_network(case: str) -> None:
     """Without dropout, by torch.optim alone, on tensors that are made here."""
@@ -144,6 +145,7 @@ def test_gradients_of_single_records_are_those_of_the_loop(case: str) -> None:
     assert_equal(*found)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("case", CASES)
 def test_a_stack_answers_as_its_models_do_alone(case: str) -> None:
     together, population = train(case), CASES[case][0]()

@@ -41,6 +41,7 @@ def hugging_population() -> Population:
     return make_population({"input_ids": texts(66)}, torch.arange(66) % 3, kinds=kinds)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_a_module_that_takes_batches_by_name_is_trained_by_its_own_step(execution: str) -> None:
     population = hugging_population()

@@ -111,6 +111,7 @@ def varied(population: Population, changes: dict[str, Any]) -> tuple[Engine, Tra
     return engine_and_job(given.pop("population", lambda p: p)(population), **{"models": range(2), **given})
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", MATTERS)
 def test_what_changes_the_weights_changes_the_key(name: str, blobs: Population, store: Store) -> None:
     plain, changed = engine_and_job(blobs), varied(blobs, MATTERS[name])
@@ -118,6 +119,7 @@ def test_what_changes_the_weights_changes_the_key(name: str, blobs: Population, 
     assert key_of(store, *plain) != key_of(store, *changed)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "name",
     [pytest.param(each, marks=DEVICES) if each == "more devices" else each for each in DOES_NOT_MATTER],

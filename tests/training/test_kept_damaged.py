@@ -149,6 +149,7 @@ def test_models_in_a_store_that_can_be_read_alone_are_used_and_their_answers_com
         stored(store, blobs, range(4))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", ["plans", "stacks", "answers"])
 def test_other_damaged_files_change_no_result(kind: str, blobs: Population, store: Store) -> None:
     _, trained = stored(store, blobs, range(3))

@@ -59,6 +59,7 @@ def shares(own: Any, x: np.ndarray) -> np.ndarray:
     return np.array([[float(label[i, 1]) for label in given] for i in range(len(x))])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("make", "votes"),
     [
@@ -87,6 +88,7 @@ def test_answers_are_the_log_probabilities_of_labels(make: Any, votes: int | Non
     assert (signals.task.name, signals.form.kind, signals.atoms) == ("multilabel", "full", votes)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("make", [RandomForestClassifier(4), KNeighborsClassifier(5), MLPClassifier((4,), max_iter=5)])
 @pytest.mark.filterwarnings("ignore")
 def test_a_single_label_is_fitted_as_two_classes(make: Any) -> None:

@@ -124,6 +124,7 @@ def test_weights_of_zero_tell_nothing_so_that_others_are_drawn(two: Population) 
     assert given_answer(nn.Sequential(network, nn.Sigmoid()), two) == "probability"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.float16])
 def test_numbers_that_overflow_say_nothing(dtype: torch.dtype, two: Population) -> None:
     assert given_answer(One(torch.sigmoid).to(dtype), two) == "probability"

@@ -61,6 +61,7 @@ class Lazy(Scaled):
         self.net = nn.LazyLinear(3)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 @pytest.mark.parametrize("clip", [None, 0.5])
 @pytest.mark.parametrize("model", [Plain, Scaled])

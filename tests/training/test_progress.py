@@ -260,6 +260,7 @@ def looks(
     return told, stack
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_the_accuracy_is_that_of_the_last_batch_before_its_step(
     blobs: Population, monkeypatch: pytest.MonkeyPatch, execution: str

@@ -356,6 +356,7 @@ class Sided(torch.nn.Module):
         return self.left(x) if float(x.sum()) > 0 else self.right(x)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_layer_that_one_model_never_uses_is_what_it_would_be_alone(optimizer: str) -> None:
     """Its neighbour uses it, so the stack has a gradient for it: zero, which momentum and decay act upon."""

@@ -78,6 +78,7 @@ def test_what_may_work_another_time(status: int, server: ModelServer, client: Ht
     assert failure.value.after == 3.0
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("status", "mend"),
     [
