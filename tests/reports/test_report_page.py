@@ -198,7 +198,8 @@ def test_histograms_count_the_scores(browser: Any, run_of: Run) -> None:
                 near = 1e-3 * (abs(low) + abs(high))
                 assert np.mean((values >= low + near) & (values < high - near)) - 1e-3 <= share
                 assert share <= np.mean((values >= low - near) & (values < high + near)) + 1e-3
-            assert f"{np.quantile(values, 0.5, method='lower'):.3g}" in caption
+            median = f"{np.quantile(values, 0.5, method='lower'):.3g}"
+            assert median.replace("-", "−") in caption
 
 
 @pytest.mark.slow
