@@ -25,7 +25,7 @@ from mia_lightning.settings import settings
 from mia_lightning.settings.checking import shown
 from mia_lightning.settings.kinds import AtLeast0, FromList, Name, OneOf
 from mia_lightning.settings.words import Such, Words
-from mia_lightning.training.devices.visible import index_there, slices
+from mia_lightning.training.devices.visible import environment_without_driver, having, index_there, slices
 from mia_lightning.training.precision import float32_products
 
 PRECISIONS = {
@@ -211,7 +211,7 @@ class TrainerSettings:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence what Lightning says of hardware and loaders in each of our many short fits."""
+    """Silence what Lightning says of hardware and loaders, and asks of them, in each of our many short fits."""
     log = logging.getLogger("pytorch_lightning")
     before = log.level
     log.setLevel(logging.ERROR)
@@ -220,7 +220,8 @@ def quiet_lightning() -> Iterator[None]:
             # lightning_fabric warns where Slurm is installed but did not start it: our processes are started by us.
             warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
             warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
-            yield
+            with having(environment_without_driver()):
+                yield
     finally:
         log.setLevel(before)
 

@@ -1,5 +1,6 @@
 """Several GPUs are those that the scheduler gave; nothing translates or changes how it named them."""
 
+import ctypes
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -17,11 +18,11 @@ from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.training.devices.local_shard import HandedOver, LocalShard
 from mia_lightning.training.devices.processes import _processes
-from mia_lightning.training.devices.visible import environment_of, index_there, slices
+from mia_lightning.training.devices.visible import _has_driver, environment_of, index_there, slices
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.step.recipe import Recipe
-from mia_lightning.training.trainer import TrainerSettings
+from mia_lightning.training.trainer import TrainerSettings, quiet_lightning
 
 NAMED = "CUDA_VISIBLE_DEVICES"
 RECIPE = Recipe(epochs=1, batch_size=9)  # made before GPUs are counted that are not there
@@ -138,3 +139,24 @@ def test_a_process_inherits_what_its_shard_is_to_see_and_this_one_stays_as_it_wa
         pass
     assert inherited == ["MIG-bbbb", "MIG-cccc", MIG]
     assert os.environ[NAMED] == MIG
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a driver")
+def test_a_driver_that_is_not_there_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[str] = []
+    load = ctypes.CDLL
+
+    def watched(name: str) -> ctypes.CDLL:
+        looked_for.append(name)
+        return load(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", watched)
+    # Without the cache that `conftest.py` puts around it.
+    monkeypatch.setattr(torch.cuda, "_device_count_nvml", vars(torch.cuda._device_count_nvml)["__wrapped__"])
+    _has_driver.cache_clear()
+    before = dict(os.environ)
+    for _ in range(2):
+        with quiet_lightning():
+            assert not any(torch.cuda.is_available() for _ in range(3))
+    assert looked_for == ["libnvidia-ml.so.1"]
+    assert dict(os.environ) == before

@@ -1,7 +1,6 @@
 """Train the models of a role on several devices: a process for each, with a shard of the models to itself."""
 
 import multiprocessing
-import os
 import pickle
 import signal
 import tempfile
@@ -31,6 +30,7 @@ from mia_lightning.training.devices.local_shard import (
     result_of,
     train_shard,
 )
+from mia_lightning.training.devices.visible import having
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.plan.execution import plan_from_json
 from mia_lightning.training.plan.threads import allowed_threads
@@ -190,7 +190,7 @@ def _processes(
             for shard in shards:
                 receiver, sender = context.Pipe()
                 process = context.Process(target=work, args=(folder, shard.place, sender), daemon=True)
-                with _having(shard.environment):
+                with having(shard.environment):
                     process.start()
                 sender.close()  # so that the end of the process is the end of the pipe
                 workers.append(_Worker(shard, process, receiver))
@@ -203,19 +203,6 @@ def _processes(
         for worker in workers:
             worker.process.join()
             worker.connection.close()
-
-
-@contextmanager
-def _having(variables: Mapping[str, str]) -> Iterator[None]:
-    """With these variables in the environment within the context, which a process inherits that starts there."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            os.environ.update({} if value is None else {name: value})
 
 
 @contextmanager
