@@ -13,12 +13,15 @@ from chromium import chromium, opened
 
 ROOT = Path(__file__).parents[2]
 REQUIRED = "MIA_REQUIRE_DOCS"  # set where a missing mkdocs is a failure, not a reason to skip
+BUILT = "MIA_SITE"  # the folder of the site, where it is built already
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if BUILT in os.environ:
+        return Path(os.environ[BUILT])
     if not os.environ.get(REQUIRED):
         pytest.importorskip("material", reason="needs pip install -e '.[docs]'")
         pytest.importorskip("mkdocstrings")
