@@ -166,9 +166,9 @@ def _auc_error(
 ) -> float | None:
     """Standard error on the logit scale; of several targets, which share records, the mean of theirs.
 
-    DeLong's variance is 0 where all scores of a target are tied, or separate its members from its non-members. Its error
-    is then the distance of a limit of `auc_interval`, in normal quantiles. None with too few records, and where all
-    targets are separated.
+    DeLong's variance is 0 where all scores of a target are tied, or separate its members from its non-members. Its
+    error is then the distance of a limit of `auc_interval`, in normal quantiles. None with too few records, and where
+    all targets are separated.
     """
     errors, mean = [], section.overall.auc.value
     for t in range(section.num_targets):

@@ -1,9 +1,9 @@
 """Findings of a paper as statements about a comparison, each held against its interval.
 
 A finding names variants, an attack and a figure (accuracy, precision, recall or auc; larger means more leakage), and
-`check` says whether it holds, does not hold, or is undecided. It is undecided, too, where the verdict would rest on figures
-that are no evidence (`Variant.doubt`): on any of a run that cannot be trusted, and on a low one of a run whose leakage may be
-understated.
+`check` says whether it holds, does not hold, or is undecided. It is undecided, too, where the verdict would rest on
+figures that are no evidence (`Variant.doubt`): on any of a run that cannot be trusted, and on a low one of a run whose
+leakage may be understated.
 """
 
 from collections.abc import Sequence

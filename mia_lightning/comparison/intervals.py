@@ -38,9 +38,9 @@ def draws(attack: VariantAttack, figure: str, *name: str | int) -> Numbers:
     """`NUM_DRAWS` draws of a figure, seeded by name.
 
     Both rates are drawn from the posterior of a binomial share under Jeffreys' prior, which keeps a width where a count
-    is 0 or complete; the AUC from a normal distribution on the logit scale (DeLong's variance). Where it is 1 or 0, members
-    and non-members being separated, with m the smaller number of the two it is u^(1/m), or 1 less that, u being uniform:
-    a share `tail` of these is beyond the bound of `areas.auc_interval`.
+    is 0 or complete; the AUC from a normal distribution on the logit scale (DeLong's variance). Where it is 1 or 0,
+    members and non-members being separated, it is u^(1/m), or 1 less that, u being uniform and m the smaller number of
+    the two: a share `tail` of these is beyond the bound of `areas.auc_interval`.
     """
     generator = np.random.default_rng(derive(0, "interval", *name, attack.name, figure))
     if figure == "auc":

@@ -258,7 +258,9 @@ def test_equal_scores_show_no_difference() -> None:
 def test_attacks_that_no_record_moves_keep_the_limits_of_both() -> None:
     """Of two attacks that flag nothing the advantage is 0 on both sides, each within limits of its own."""
     member = np.arange(40) % 2 == 0
-    silent = Measured(Figure(value=0.0, low=-0.1, high=0.1, n=40), influence("advantage", observed(-np.ones(40), member)))
+    silent = Measured(
+        Figure(value=0.0, low=-0.1, high=0.1, n=40), influence("advantage", observed(-np.ones(40), member))
+    )
     reach = norm.ppf(1 - 0.025 / 4) / norm.ppf(0.975) * 0.1 * sqrt(2)
     for first in ([silent, silent], [silent, measured("advantage", two_models(n=40)[0], 1e-3)]):
         found = difference_of_models(first, [silent, silent])
