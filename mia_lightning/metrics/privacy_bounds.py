@@ -219,8 +219,8 @@ def check_canaries(membership: Membership) -> None:
     """
     if int(membership.scored_KN[0].sum()) < 2:
         raise InputError(
-            f"`membership.canaries` is 1, and under membership={membership.plan_name} the attacker guesses by ranks which "
-            "canaries are in; give at least 2, and a hundred or more for a bound that says something."
+            f"`membership.canaries` is 1, and under membership={membership.plan_name} the attacker guesses by ranks "
+            "which canaries are in; give at least 2, and a hundred or more for a bound that says something."
         )
 
 
