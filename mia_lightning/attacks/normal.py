@@ -11,7 +11,7 @@ from torch import Tensor
 from mia_lightning.attacks.interface import Evidence
 from mia_lightning.attacks.moderated import VariancePrior, log_student
 from mia_lightning.attacks.ordered import Ordered
-from mia_lightning.attacks.references import Moments, Others, record_slices
+from mia_lightning.attacks.references import FAR, Moments, Others, record_slices
 
 # Of standard deviations, in nats: where models agree, all that is left of a spread is the rounding of signals.
 SMALLEST_STD = 1e-3
@@ -220,6 +220,8 @@ def _fixed(slices: Iterator[Moments], phi_KAN: Tensor) -> Tensor:
 def _fixed_published(slices: Iterator[Moments], phi_KAN: Tensor, index_N: Tensor) -> Tensor:
     """The standard deviation of all φ of these records about their common mean, `[T, 1, 1]`."""
     centre = phi_KAN[..., index_N].mean(dtype=torch.float64)
+    if bool(centre.abs() > FAR):
+        centre = phi_KAN[..., index_N].median().double()
     count, total, squares = phi_KAN.new_zeros(3, 1, 1, 1, dtype=torch.float64)
     for moments in slices:
         shift_TAn = moments.mean - centre

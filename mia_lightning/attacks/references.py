@@ -24,6 +24,8 @@ from mia_lightning.training.signals import Signals
 
 # Numbers of one float64 matrix [K, records of a slice].
 _SLICE_NUMBERS = 2**19
+# A mean farther from 0 than this may be one value's doing, that of a model whose training went astray.
+FAR = 1e6
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -78,6 +80,11 @@ class Moments:
         """Of float64 `[K, ..., N]` where `side_KN` (bool, of a shape that broadcasts to it) is True."""
         size_N = side_KN.double().sum(0).clamp(min=1.0)
         centre_N = (value_KN.where(side_KN, 0.0) / size_N).sum(0)
+        is_far_N = centre_N.abs() > FAR
+        if others.own_T is not None and bool(is_far_N.any()):
+            # A target that leaves this value out is compared with the others, whose differences must not drown in it.
+            median_N = value_KN.where(side_KN, torch.nan).nanmedian(0).values.nan_to_num(0.0)
+            centre_N = torch.where(is_far_N, median_N, centre_N)
         difference_KN = (value_KN - centre_N).where(side_KN, 0.0)
         return cls(
             count=others.sum(side_KN),

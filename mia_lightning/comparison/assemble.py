@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import logit, ndtri
 
 from mia_lightning.comparison.differences.schema import PairDifference
 from mia_lightning.comparison.findings import Finding
 from mia_lightning.comparison.intervals import ESTIMAND, Correlation, draws, independent, limits, rates_to
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport, Estimate, Variant, VariantAttack
-from mia_lightning.metrics.intervals.areas import delong
+from mia_lightning.metrics.intervals.areas import TOO_FEW, auc_interval, delong
+from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.metrics.roc import roc
 from mia_lightning.reports.rows import RunRow
 from mia_lightning.reports.schema import AttackSection, AuditReport
@@ -96,14 +98,16 @@ def _attack(section: AttackSection, scores: Scores) -> VariantAttack:
     rows = scores.attack == section.name
     is_member, is_flagged = scores.is_member[rows], scores.is_flagged[rows]
     num_targets = section.num_targets
+    true_positives, num_members = _of_one_target(is_flagged, is_member, num_targets)
+    false_positives, num_nonmembers = _of_one_target(is_flagged, ~is_member, num_targets)
     counted = VariantAttack(
         name=section.name,
         label=label(section),
         adaptive=section.adaptive,
-        true_positives=float((is_flagged & is_member).sum()) / num_targets,
-        false_positives=float((is_flagged & ~is_member).sum()) / num_targets,
-        num_members=int(is_member.sum()) // num_targets,
-        num_nonmembers=int((~is_member).sum()) // num_targets,
+        true_positives=true_positives,
+        false_positives=false_positives,
+        num_members=num_members,
+        num_nonmembers=num_nonmembers,
         auc_logit_error=_auc_error(section, scores.score[rows], is_member, scores.target[rows]),
         accuracy=_UNKNOWN,
         precision=_UNKNOWN,
@@ -114,6 +118,21 @@ def _attack(section: AttackSection, scores: Scores) -> VariantAttack:
         per_class_members=tuple(group.num_members // num_targets for group in section.per_class),
     )
     return counted.model_copy(update={figure: _estimate(counted, figure, section) for figure in FIGURES})
+
+
+def _of_one_target(
+    is_flagged: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    is_kind: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    num_targets: int,
+) -> tuple[float, int]:
+    """How many of the members, or of the non-members, of one target are flagged, and how many there are.
+
+    Of several targets the share is that of all their records together, whether or not they have equally many.
+    """
+    total = int(is_kind.sum())
+    n = max(total // num_targets, min(total, 1))
+    flagged = float((is_flagged & is_kind).sum()) / num_targets
+    return (min(flagged * (n * num_targets / total), float(n)) if total else 0.0), n
 
 
 def _estimate(attack: VariantAttack, figure: str, section: AttackSection) -> Estimate:
@@ -131,9 +150,11 @@ def _estimate(attack: VariantAttack, figure: str, section: AttackSection) -> Est
             )
         )
         value = float(rates_to(figure, tpr, fpr, attack.num_members, attack.num_nonmembers)[0])
-    elif attack.auc_logit_error is None:
-        return Estimate(value=value, low=None, high=None, reason="no interval: perfect separation, or too few records")
+    elif attack.auc_logit_error is None and 0 < value < 1:
+        return Estimate(value=value, low=None, high=None, reason=f"no interval: {TOO_FEW.removeprefix('none: ')}")
     low, high = limits(draws(attack, figure, "estimate"))
+    if figure == "auc":  # one-sided where members and non-members are separated
+        low, high = min(low, value), max(high, value)
     return Estimate(value=value, low=low, high=high)
 
 
@@ -143,8 +164,13 @@ def _auc_error(
     is_member: np.ndarray[tuple[int], np.dtype[np.bool_]],
     target: np.ndarray[tuple[int], np.dtype[np.int64]],
 ) -> float | None:
-    """Standard error on the logit scale; of several targets, which share records, the mean of theirs."""
-    errors = []
+    """Standard error on the logit scale; of several targets, which share records, the mean of theirs.
+
+    DeLong's variance is 0 where all scores of a target are tied, or separate its members from its non-members. Its
+    error is then the distance of a limit of `auc_interval`, in normal quantiles. None with too few records, and where
+    all targets are separated.
+    """
+    errors, mean = [], section.overall.auc.value
     for t in range(section.num_targets):
         # Of one target, or of trials that are one together.
         of_target = np.ones_like(is_member) if section.num_targets == 1 else target == t
@@ -153,7 +179,14 @@ def _auc_error(
             return None
         curve = roc(torch.from_numpy(score[of_target]), torch.from_numpy(members))
         area, variance = curve.auc, delong(curve)
-        if not 0 < area < 1 or variance <= 0:
+        if 0 < area < 1 and variance > 0:
+            errors.append(np.sqrt(variance) / (area * (1 - area)))
+            continue
+        if mean is None or not 0 < mean < 1:
             return None
-        errors.append(np.sqrt(variance) / (area * (1 - area)))
+        low, high, _ = auc_interval(curve)
+        assert low is not None
+        assert high is not None
+        reach = logit(high) if 0 < area < 1 else (high - low) / (mean * (1 - mean))  # the area of ties is a half
+        errors.append(reach / -float(ndtri(TAIL)))
     return float(np.mean(errors))

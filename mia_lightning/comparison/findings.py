@@ -1,7 +1,9 @@
 """Findings of a paper as statements about a comparison, each held against its interval.
 
 A finding names variants, an attack and a figure (accuracy, precision, recall or auc; larger means more leakage), and
-`check` says whether it holds, does not hold, or is undecided.
+`check` says whether it holds, does not hold, or is undecided. It is undecided, too, where the verdict would rest on
+figures that are no evidence (`Variant.doubt`): on any of a run that cannot be trusted, and on a low one of a run whose
+leakage may be understated.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from scipy.stats import rankdata, spearmanr
 from mia_lightning.comparison.intervals import LEVEL, Correlation, Numbers, draws, independent, limits, matched
 from mia_lightning.comparison.schema import FIGURES, Estimate, Statement, Variant, VariantAttack, Verdict
 from mia_lightning.errors import InputError
+from mia_lightning.reports.rows import UNDERSTATED
 
 _MOST_PERMUTED = 8
 _FEWEST_RANKED = 4  # with three, even the clearest order has a one-sided p-value of 1/6
@@ -96,9 +99,11 @@ class _Figure:
             raise _NotRunError(f"{variant.name} was not run: {variant.skipped}")
         for attack in variant.attacks:
             if attack.name == self.attack:
-                value = self._estimate(attack).value
+                value, reason = self._estimate(attack).value, self._estimate(attack).reason
                 if value is None:
-                    raise _NotRunError(f"{variant.name} has no {self.figure}: {self._estimate(attack).reason}")
+                    raise _NotRunError(f"{variant.name} has no {self.figure}: {reason}")
+                if self.figure == "auc" and attack.auc_logit_error is None and 0 < value < 1:
+                    raise _NotRunError(f"{variant.name} has an {self.figure} of {value:.3f} and {reason}")
                 return attack
         raise _NotRunError(f"attack={self.attack} was not among the attacks on {variant.name}")
 
@@ -124,6 +129,20 @@ class _Figure:
             drawn=drawn - matched(drawn, self._draws(subtrahend), r),
             is_paired=r != 0.0,
         )
+
+    def _sure(
+        self, verdict: Verdict, used: Sequence[Variant], *, low: Sequence[Variant]
+    ) -> tuple[Verdict, tuple[str, ...]]:
+        """The verdict, undecided where it rests on what is no evidence, and why.
+
+        Args:
+            used: the variants whose figures decide.
+            low: those of them that decide by a figure that is low.
+        """
+        for each in used if verdict != "undecided" else ():
+            if each.doubt is not None and (each.doubt != UNDERSTATED or each in low):
+                return "undecided", (f"but of {each.name} that is no evidence: {each.doubt}",)
+        return verdict, ()
 
     def _ran(self, variants: Sequence[Variant], at_least: int) -> list[Variant]:
         ran = [each for each in variants if each.skipped is None]
@@ -161,10 +180,12 @@ class Rises(_Figure):
         against = self._steps_against(between, correlation) if verdict == "holds" else []
         if against:
             verdict = "does not hold"
+        below = first if (self.sign > 0) == (verdict == "holds") else last
+        verdict, doubts = self._sure(verdict, between, low=between if against else [below])
         return Statement(
             text=self.text,
             verdict=verdict,
-            detail="; ".join([values, change.words, *against]),
+            detail="; ".join([values, change.words, *against, *doubts]),
             estimate=change.value,
             low=low,
             high=high,
@@ -201,11 +222,12 @@ class CostsLittle(_Figure):
         change = self._change(variant, baseline, correlation)
         low, high = limits(change.drawn)
         verdict: Verdict = "holds" if low > -self.at_most else "does not hold" if high < -self.at_most else "undecided"
+        verdict, doubts = self._sure(verdict, [baseline, variant], low=[baseline if verdict == "holds" else variant])
         before, after = (self._value(self._attack_of(each)) for each in (baseline, variant))
         return Statement(
             text=self.text,
             verdict=verdict,
-            detail=f"{before:.3f} to {after:.3f}: {change.words}",
+            detail="; ".join([f"{before:.3f} to {after:.3f}: {change.words}", *doubts]),
             estimate=change.value,
             low=low,
             high=high,
@@ -220,24 +242,30 @@ class Above(_Figure):
     value: float = 0.5
 
     def _check(self, variants: Sequence[Variant], correlation: Correlation) -> Statement:
-        estimates = self._estimates(variants)
+        chosen = self._chosen(variants)
+        estimates = self._estimates(chosen)
         if all(low > self.value for _, low, _ in estimates.values()):
             verdict: Verdict = "holds"
         elif any(high < self.value for _, _, high in estimates.values()):
             verdict = "does not hold"
         else:
             verdict = "undecided"
-        return self._statement(estimates, verdict)
+        return self._statement(estimates, *self._sure(verdict, chosen, low=[] if verdict == "holds" else chosen))
 
-    def _estimates(self, variants: Sequence[Variant]) -> dict[str, tuple[float, float, float]]:
+    def _chosen(self, variants: Sequence[Variant]) -> list[Variant]:
         named = self.variants
-        chosen = self._ran(variants, 1) if named is None else [_named(variants, name) for name in named]
+        return self._ran(variants, 1) if named is None else [_named(variants, name) for name in named]
+
+    def _estimates(self, chosen: Sequence[Variant]) -> dict[str, tuple[float, float, float]]:
         return {each.name: (self._value(self._attack_of(each)), *limits(self._draws(each))) for each in chosen}
 
-    def _statement(self, estimates: dict[str, tuple[float, float, float]], verdict: Verdict) -> Statement:
-        detail = ", ".join(
+    def _statement(
+        self, estimates: dict[str, tuple[float, float, float]], verdict: Verdict, doubts: Sequence[str]
+    ) -> Statement:
+        values = ", ".join(
             f"{name} {value:.3f} [{low:.3f}, {high:.3f}]" for name, (value, low, high) in estimates.items()
         )
+        detail = "; ".join([values, *doubts])
         lowest = min(estimates.values())
         return Statement(
             text=self.text, verdict=verdict, detail=detail, estimate=lowest[0], low=lowest[1], high=lowest[2]
@@ -251,7 +279,8 @@ class NearChance(Above):
     within: float = 0.05
 
     def _check(self, variants: Sequence[Variant], correlation: Correlation) -> Statement:
-        estimates = self._estimates(variants)
+        chosen = self._chosen(variants)
+        estimates = self._estimates(chosen)
         bottom, top = self.value - self.within, self.value + self.within
         if all(bottom <= low and high <= top for _, low, high in estimates.values()):
             verdict: Verdict = "holds"
@@ -259,7 +288,8 @@ class NearChance(Above):
             verdict = "does not hold"
         else:
             verdict = "undecided"
-        return self._statement(estimates, verdict)
+        is_above = any(low > top for _, low, _ in estimates.values())
+        return self._statement(estimates, *self._sure(verdict, chosen, low=[] if is_above else chosen))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,10 +304,12 @@ class FollowsGap(_Figure):
         value = np.array([self._value(self._attack_of(each)) for each in ran])
         rho, above, below = rank_correlation(gap, value)
         verdict: Verdict = "holds" if above <= self.level else "does not hold" if below <= self.level else "undecided"
+        verdict, doubts = self._sure(verdict, ran, low=ran)
+        found = f"rank correlation {rho:.2f} over {len(ran)} variants (one-sided p = {above:.3f})"
         return Statement(
             text=self.text,
             verdict=verdict,
-            detail=f"rank correlation {rho:.2f} over {len(ran)} variants (one-sided p = {above:.3f})",
+            detail="; ".join([found, *doubts]),
             estimate=rho,
         )
 

@@ -38,11 +38,16 @@ def draws(attack: VariantAttack, figure: str, *name: str | int) -> Numbers:
     """`NUM_DRAWS` draws of a figure, seeded by name.
 
     Both rates are drawn from the posterior of a binomial share under Jeffreys' prior, which keeps a width where a count
-    is 0 or complete; the AUC from a normal distribution on the logit scale (DeLong's variance).
+    is 0 or complete; the AUC from a normal distribution on the logit scale (DeLong's variance). Where it is 1 or 0,
+    members and non-members being separated, it is u^(1/m), or 1 less that, u being uniform and m the smaller number of
+    the two: a share `tail` of these is beyond the bound of `areas.auc_interval`.
     """
     generator = np.random.default_rng(derive(0, "interval", *name, attack.name, figure))
     if figure == "auc":
         value, error = attack.auc.value, attack.auc_logit_error
+        if value in (0.0, 1.0):
+            order: Numbers = generator.random(NUM_DRAWS) ** (1 / min(attack.num_members, attack.num_nonmembers))
+            return order if value else 1 - order
         if value is None or error is None:
             return np.full(NUM_DRAWS, np.nan if value is None else value)
         drawn: Numbers = expit(generator.normal(logit(value), error, NUM_DRAWS))

@@ -68,7 +68,7 @@ def at_equal_utility(
     averaged with the weights w_t. The limits are the difference plus and minus a quantile of Student's t with T − 1
     degrees of freedom times the standard deviation of the replicates, √(T / (T − 1)) times as large. As each answer is
     redrawn with its record and with its target, they are conservative. With one target each no target is redrawn, and
-    the limits are those of these models.
+    the limits are those of these models. Replicates in which a target has no members, or no non-members, do not count.
 
     Args:
         first, second: at three strengths or more, in any order, all with the same targets.
@@ -95,10 +95,12 @@ def at_equal_utility(
         weight_BN = random.multinomial(
             sides[0].num_records, np.full(sides[0].num_records, 1 / sides[0].num_records), size
         )
-        means = [_read(*side.curves(weight_BN.astype(float)), utility_U).mean(2) for side in sides]
+        redrawn = [side.curves(weight_BN.astype(float)) for side in sides]
+        has_both_B = np.all([np.isfinite(each_BTS).all((1, 2)) for of in redrawn for each_BTS in of], axis=0)
+        means = [_read(*each, utility_U).mean(2) for each in redrawn]
         weights = [_weights(random, size, each.shape[1]) for each in means]
         weights[1] = weights[0] if same_targets else weights[1]
-        drawn.append((means[0] * weights[0]).mean(1) - (means[1] * weights[1]).mean(1))
+        drawn.append(((means[0] * weights[0]).mean(1) - (means[1] * weights[1]).mean(1))[has_both_B])
     value, T = float((read[0] - read[1]).mean()), min(side.num_targets for side in sides)
     error = float(np.concatenate(drawn).std(ddof=1))
     quantile = -float(ndtri(TAIL)) if T == 1 else float(stdtrit(T - 1, 1 - TAIL)) * sqrt(T / (T - 1))
@@ -123,7 +125,8 @@ class _Side:
             for t in range(self.num_targets):
                 outside_BM = weight_BN[:, outside_TN[t]]
                 right_M = strength.is_right_TN[t, outside_TN[t]]
-                utility_BTS[:, t, s] = outside_BM @ right_M / outside_BM.sum(1)
+                with np.errstate(invalid="ignore"):  # 0 / 0 where none was drawn
+                    utility_BTS[:, t, s] = outside_BM @ right_M / outside_BM.sum(1)
                 leakage_BTS[:, t, s] = weighted_auc(seen.score_TN[t].numpy(), inside_TN[t], outside_TN[t], weight_BN)
         return utility_BTS, leakage_BTS
 
@@ -131,7 +134,10 @@ class _Side:
 def weighted_auc(
     score_N: Numbers, is_inside_N: NDArray[np.bool_], is_outside_N: NDArray[np.bool_], weight_BN: Numbers
 ) -> Numbers:
-    """The AUC `[B]` with each record counted as often as its weight says; ties count half."""
+    """The AUC `[B]` with each record counted as often as its weight says; ties count half.
+
+    NaN where members, or non-members, have no weight.
+    """
     used_N = is_inside_N | is_outside_N
     tie_M = np.unique(score_N[used_N], return_inverse=True)[1]
     inside_M = is_inside_N[used_N]
@@ -141,7 +147,8 @@ def weighted_auc(
     inside_BG = np.add.reduceat(weight_BM * inside_M[order_M], start_G, axis=1)
     outside_BG = np.add.reduceat(weight_BM * ~inside_M[order_M], start_G, axis=1)
     below_BG = outside_BG.cumsum(1) - outside_BG / 2
-    areas: Numbers = (inside_BG * below_BG).sum(1) / (inside_BG.sum(1) * outside_BG.sum(1))
+    with np.errstate(invalid="ignore"):
+        areas: Numbers = (inside_BG * below_BG).sum(1) / (inside_BG.sum(1) * outside_BG.sum(1))
     return areas
 
 

@@ -208,6 +208,22 @@ def correct_guesses(score_N: Tensor, is_member_N: Tensor, *, guesses_in: int, gu
     return int(is_member_N[:guesses_in].sum()) + int((~is_member_N[N - guesses_out :]).sum())
 
 
+def check_canaries(membership: Membership) -> None:
+    """Refuse a single canary, of which nothing can be guessed by its rank among others.
+
+    Args:
+        membership: with coins.
+
+    Raises:
+        InputError: there is one.
+    """
+    if int(membership.scored_KN[0].sum()) < 2:
+        raise InputError(
+            f"`membership.canaries` is 1, and under membership={membership.plan_name} the attacker guesses by ranks "
+            "which canaries are in; give at least 2, and a hundred or more for a bound that says something."
+        )
+
+
 def check_trials(membership: Membership, delta: float, *, num_attacks: int = 1, confidence: float = CONFIDENCE) -> None:
     """Refuse trials so few that not even an attack without a mistake would rule out any ε.
 

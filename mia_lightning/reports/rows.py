@@ -33,6 +33,7 @@ FIGURE_NAMES = (
 FIGURE_FAMILIES = ("tpr_at_fpr", "tpr_at_fpr_pooled", "precision_at_recall", "ppv")
 ACCURACIES = ("train_accuracy", "test_accuracy", "generalization_gap")  # of the target
 ACCURACY = "accuracy"
+UNDERSTATED = "leakage may be understated"
 # Figures by whose intervals runs are compared.
 _WITH_LIMITS = ("auc", "tpr_at_fpr_")
 
@@ -125,7 +126,7 @@ class RunRow(_Columns):
     def doubt(self) -> str | None:
         """Why low figures of the run are no evidence, in a word or two; None where they are."""
         of_target = {"void": "cannot be trusted", "unconfirmed": "could not be confirmed"}.get(str(self.trust))
-        return of_target or ("leakage may be understated" if self.understated or self.broken else None)
+        return of_target or (UNDERSTATED if self.understated or self.broken else None)
 
     def rows(self) -> list[Row]:
         """A flat row for each attack; one without an attack for a run that has none."""

@@ -18,7 +18,7 @@ from mia_lightning.defenses.interface import (
     defended_recipe,
 )
 from mia_lightning.membership import Membership
-from mia_lightning.metrics.privacy_bounds import check_trials
+from mia_lightning.metrics.privacy_bounds import check_canaries, check_trials
 from mia_lightning.metrics.sanity.answers import Sanity
 from mia_lightning.run.completion import completed
 from mia_lightning.run.definition import Audit
@@ -243,6 +243,8 @@ def _answers(engine: Engine, shadows: Models, population: Population, asked_KN: 
 def _checked_guarantee(membership: Membership, audit: Audit) -> Guarantee | None:
     """Before training, since it may be one that cannot be met, or of trials that are too few to say anything."""
     guarantee = _guarantee(*as_trained(audit.training_defenses, audit.training, membership), membership)
+    if membership.has_coins:
+        check_canaries(membership)
     if membership.is_trials:
         num_attacks = max(1, len(audit.refused_attacks))
         check_trials(membership, delta_of(guarantee, membership), num_attacks=num_attacks)

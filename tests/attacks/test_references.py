@@ -6,14 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from shadow_cases import evidence, pairs, two_classes
+from shadow_cases import ENGINE, evidence, name_of, pairs, two_classes
 from torch import Tensor
 
 from mia_lightning.attacks import references
-from mia_lightning.attacks.interface import DoesNotApplyError, Needs
+from mia_lightning.attacks.bavaria import Bavaria
+from mia_lightning.attacks.calibrated_loss import CalibratedLoss
+from mia_lightning.attacks.interface import Attack, DoesNotApplyError, FittedReference, Needs
+from mia_lightning.attacks.lira import Lira
 from mia_lightning.attacks.ordered import Ordered
 from mia_lightning.attacks.references import Moments, Others, check_references, finite, left_out_threshold
 from mia_lightning.seeds import generator
+from mia_lightning.tasks import Regression
+from mia_lightning.training.signals import Signals
 
 BLOCKS = torch.tensor([7, 3, 3, 5, 9, 9, 5, 9])
 
@@ -90,6 +95,27 @@ def test_nothing_is_subtracted_so_that_a_large_block_leaves_no_rounding_behind()
     (rest,) = others_of([3]).sum(p_K).flatten().tolist()
     assert rest == pytest.approx(6e-30, rel=1e-12, abs=0)
     assert float(p_K.sum() - p_K[3] - p_K[6]) != pytest.approx(6e-30, rel=0.5, abs=0)
+
+
+@pytest.mark.parametrize("attack", [CalibratedLoss(), Lira(), Lira(online=False), Lira(variance="record"),
+                                    Lira(variance="fixed", published=True), Bavaria()], ids=name_of)  # fmt: skip
+def test_a_model_that_went_astray_leaves_nothing_behind_where_its_block_is_left_out(attack: Attack) -> None:
+    """One of eight models predicts numbers that are 1e12 times as large; its mate is compared with the other six."""
+    random = generator(0, "astray")
+    member_KN = pairs(8, 24, 0)
+    label_N = torch.randn(24, generator=random)
+    answer_KN = label_N + (1 - 0.5 * member_KN.float()) * torch.randn(8, 24, generator=random)
+    answer_KN[0] *= 1e12
+    shadows = evidence(
+        Signals(log_probability_KANC=answer_KN[:, None, :, None], task=Regression()), member_KN, label_N=label_N
+    )
+    fitted = attack.fit(shadows, ENGINE)
+    assert isinstance(fitted, FittedReference)
+    alone = attack.fit(shadows.select(shadows.block_K != 0), ENGINE)
+    own = shadows.signals.select(torch.arange(8) == 1)
+    torch.testing.assert_close(
+        fitted.score_left_out(shadows, torch.tensor([1])), alone.score(own, label_N), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_slices_cover_all_records_once(monkeypatch: pytest.MonkeyPatch) -> None:

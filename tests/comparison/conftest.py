@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from made_reports import make_report as make_report
+from made_reports import report as report
 
 from mia_lightning.comparison.assemble import compare, skipped_variant
 from mia_lightning.comparison.findings import Above, Rises

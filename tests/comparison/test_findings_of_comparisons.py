@@ -154,3 +154,58 @@ def test_three_variants_are_too_few_for_a_rank_correlation(three: list[Variant])
     statement = FollowsGap(text="gap").check(three)
     assert statement.verdict == "not run"
     assert "3 of 3 variants were run, and it takes 4" in statement.detail
+
+
+UNDERSTATED, VOID = "leakage may be understated", "cannot be trusted"
+
+
+@pytest.mark.parametrize(
+    ("finding", "doubted", "doubt", "verdict"),
+    [
+        # Of a run whose leakage may be understated a low figure is no evidence, and a high one is.
+        (Rises(text="x", first="low", last="high"), "low", UNDERSTATED, "undecided"),
+        (Rises(text="x", first="low", last="high"), "high", UNDERSTATED, "holds"),
+        (Rises(text="x", first="high", last="low"), "low", UNDERSTATED, "undecided"),
+        (Rises(text="x", first="high", last="low"), "high", UNDERSTATED, "does not hold"),
+        (Falls(text="x", first="high", last="low"), "low", UNDERSTATED, "undecided"),
+        (Falls(text="x", first="high", last="low"), "high", UNDERSTATED, "holds"),
+        (Falls(text="x", first="low", last="high"), "low", UNDERSTATED, "undecided"),
+        (CostsLittle(text="x", baseline="low", variant="same"), "low", UNDERSTATED, "undecided"),
+        (CostsLittle(text="x", baseline="low", variant="same"), "same", UNDERSTATED, "holds"),
+        (CostsLittle(text="x", baseline="high", variant="low"), "low", UNDERSTATED, "undecided"),
+        (CostsLittle(text="x", baseline="high", variant="low"), "high", UNDERSTATED, "does not hold"),
+        (Above(text="x", value=0.5), "low", UNDERSTATED, "holds"),
+        (Above(text="x", value=0.7), "low", UNDERSTATED, "undecided"),
+        (NearChance(text="x", variants=["low"], value=0.6), "low", UNDERSTATED, "undecided"),
+        (NearChance(text="x", variants=["high"], value=0.6), "high", UNDERSTATED, "does not hold"),
+        (NearChance(text="x", variants=["low"], value=0.8), "low", UNDERSTATED, "undecided"),
+        # Of one that cannot be trusted no figure is.
+        (Rises(text="x", first="low", last="high"), "high", VOID, "undecided"),
+        (Above(text="x", value=0.5), "same", VOID, "undecided"),
+        (NearChance(text="x", variants=["high"], value=0.6), "high", VOID, "undecided"),
+        (CostsLittle(text="x", baseline="high", variant="low", at_most=0.4), "low", VOID, "undecided"),
+        # Other variants do not matter.
+        (Rises(text="x", first="low", last="high"), "same", VOID, "holds"),
+        (NearChance(text="x", variants=["low"], value=0.6), "high", VOID, "holds"),
+    ],
+)
+def test_no_verdict_rests_on_figures_that_are_no_evidence(
+    three: list[Variant], finding: Rises, doubted: str, doubt: str, verdict: str
+) -> None:
+    plain = finding.check(three)
+    said = finding.check([each.model_copy(update={"doubt": doubt if each.name == doubted else None}) for each in three])
+    assert plain.verdict != "undecided"
+    assert said.verdict == verdict
+    assert (said.estimate, said.low, said.high) == (plain.estimate, plain.low, plain.high)
+    if verdict == "undecided":
+        assert said.detail.startswith(plain.detail)
+        assert said.detail.endswith(f"but of {doubted} that is no evidence: {doubt}")
+    else:
+        assert said == plain
+
+
+def test_an_order_of_variants_rests_on_all_of_them(make_variant) -> None:  # type: ignore[no-untyped-def]
+    variants = [make_variant(str(k), 0.9, 0.8 - 0.1 * k, generalization_gap=0.1 * k) for k in range(5)]
+    assert FollowsGap(text="x").check(variants).verdict == "holds"
+    doubted = [*variants[:-1], variants[-1].model_copy(update={"doubt": UNDERSTATED})]
+    assert FollowsGap(text="x").check(doubted).verdict == "undecided"

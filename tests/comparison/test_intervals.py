@@ -1,15 +1,23 @@
 """Intervals over records: against closed forms, a slow loop, and by simulation."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import beta, norm, spearmanr
 
+from mia_lightning.comparison.assemble import variant_of
+from mia_lightning.comparison.findings import Above
 from mia_lightning.comparison.intervals import draws, limits, matched, rates_to
-from mia_lightning.comparison.schema import Variant
-from mia_lightning.metrics.intervals.areas import delong
+from mia_lightning.comparison.schema import Variant, VariantAttack
+from mia_lightning.metrics.intervals.areas import auc_interval, delong
 from mia_lightning.metrics.intervals.influence import Observed, correlation, influence
+from mia_lightning.metrics.leakage import attack_figures
+from mia_lightning.metrics.over_targets import mean_figures
 from mia_lightning.metrics.roc import roc
+from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.scores import Scores
 
 
 def test_rates_become_the_figures_of_counted_records() -> None:
@@ -124,3 +132,60 @@ def test_paired_changes_cover_the_truth_and_are_shorter(
 def _auc(score: np.ndarray, member: np.ndarray) -> tuple[float, float]:
     curve = roc(torch.from_numpy(score), torch.from_numpy(member))
     return curve.auc, float(np.sqrt(delong(curve)) / (curve.auc * (1 - curve.auc)))
+
+
+def _variant_of(report: AuditReport, *, num_targets: int, **columns: np.ndarray) -> VariantAttack:
+    """The attack `loss` of a report whose scores are these, on so many targets."""
+    n = len(columns["score"])
+    target = np.sort(np.arange(n) % num_targets)
+    columns = {"is_flagged": columns["score"] > 0, "target": target, **columns}
+    scores = Scores(attack=np.full(n, "loss"), record=np.arange(n), label=np.zeros(n, np.int64), **columns)
+    tensors = [torch.from_numpy(columns[name]) for name in ("score", "is_flagged", "is_member")]
+    of_each = [attack_figures(*(each[torch.from_numpy(columns["target"] == t)] for each in tensors))
+               for t in range(num_targets)]  # fmt: skip
+    section = report.attacks[1].model_copy(update={"num_targets": num_targets, "overall": mean_figures(of_each)})
+    return variant_of("a", report.model_copy(update={"attacks": (section,), "scores": scores}), Path("a")).attacks[0]
+
+
+def test_rates_of_targets_with_different_numbers_of_members_are_those_of_all_their_records(
+    report: AuditReport,
+) -> None:
+    is_member = np.array([True, True, True, False, False] + [True] * 4 + [False])
+    attack = _variant_of(report, num_targets=2, score=np.ones(10), is_member=is_member)
+    assert (attack.recall.value, attack.accuracy.value) == (1.0, pytest.approx(0.75, abs=0.01))
+    assert (attack.true_positives, attack.num_members) == (3.0, 3)
+    assert 0 < attack.recall.low < attack.recall.high < 1
+    missed = _variant_of(report, num_targets=2, score=np.array([-1.0, *[1.0] * 9]), is_member=is_member)
+    assert missed.recall.value == pytest.approx(6 / 7)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_perfect_separation_has_the_bound_of_the_report(report: AuditReport, sign: int) -> None:
+    is_member = np.arange(11) < 5
+    attack = _variant_of(report, num_targets=1, score=np.where(is_member, sign, -sign) * 1.0, is_member=is_member)
+    exact = auc_interval(roc(torch.from_numpy(np.where(is_member, sign, -sign) * 1.0), torch.from_numpy(is_member)))
+    assert (attack.auc.low, attack.auc.high) == pytest.approx(exact[:2], abs=0.02)
+    found = limits(draws(attack, "auc", "x"))
+    assert found[0 if sign > 0 else 1] == pytest.approx(exact[0 if sign > 0 else 1], abs=0.02)
+
+
+def test_one_separated_or_tied_target_leaves_the_mean_its_interval(report: AuditReport) -> None:
+    is_member = np.tile(np.arange(10) < 5, 2)
+    random = np.random.default_rng(0)
+    mixed = np.concatenate([np.where(is_member[:10], 1.0, -1.0), random.normal(size=10)])
+    tied = np.zeros(10)
+    for score, count in ((mixed, 2), (tied, 1)):
+        attack = _variant_of(report, num_targets=count, score=score, is_member=is_member[: len(score)])
+        assert 0 < attack.auc.low < attack.auc.value < attack.auc.high < 1
+    exact = auc_interval(roc(torch.zeros(10), torch.from_numpy(is_member[:10])))
+    assert (attack.auc.low, attack.auc.high) == pytest.approx(exact[:2], abs=0.01)
+
+
+def test_an_auc_that_has_no_interval_decides_no_finding(report: AuditReport, make_variant) -> None:  # type: ignore[no-untyped-def]
+    is_member = np.arange(8) < 1
+    attack = _variant_of(report, num_targets=1, score=np.where(is_member, 0.5, np.arange(8) / 8), is_member=is_member)
+    assert (attack.auc.low, attack.auc.high) == (None, None)
+    variant = make_variant("a").model_copy(update={"attacks": (attack,)})
+    statement = Above(text="x", attack="loss", figure="auc", value=0.1).check([variant])
+    assert statement.verdict == "not run"
+    assert "two members" in statement.detail

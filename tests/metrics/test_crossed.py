@@ -101,6 +101,7 @@ def test_figures_that_never_vary_have_no_interval() -> None:
     expected = Interval(None, None, "none: the figure is the same on all targets and records")
     assert crossed_interval(value_T, nothing_TN) == expected
     assert crossed_interval(value_T / 2, nothing_TN) == expected
+    assert crossed_interval(value_T / 10 + 1e-17 * torch.arange(16), nothing_TN + 1e-19) == expected  # but for rounding
 
 
 def test_figures_of_a_single_target_are_its_own() -> None:

@@ -255,6 +255,35 @@ def test_equal_scores_show_no_difference() -> None:
     assert difference_of_models(side, side).method == EQUAL
 
 
+def test_attacks_that_no_record_moves_keep_the_limits_of_both() -> None:
+    """Of two attacks that flag nothing the advantage is 0 on both sides, each within limits of its own."""
+    member = np.arange(40) % 2 == 0
+    silent = Measured(
+        Figure(value=0.0, low=-0.1, high=0.1, n=40), influence("advantage", observed(-np.ones(40), member))
+    )
+    reach = norm.ppf(1 - 0.025 / 4) / norm.ppf(0.975) * 0.1 * sqrt(2)
+    for first in ([silent, silent], [silent, measured("advantage", two_models(n=40)[0], 1e-3)]):
+        found = difference_of_models(first, [silent, silent])
+        low, high = found.limits()
+        assert low <= found.value - 1e-3
+        assert found.value + 1e-3 <= high
+        assert found.law.critical(0.05) == pytest.approx(norm.ppf(1 - 0.025 / 4))
+    assert difference_of_models([silent] * 2, [silent] * 2).limits() == pytest.approx((-reach, reach))
+
+
+@pytest.mark.parametrize("num_targets", [2, 5])
+def test_strongest_attacks_that_rank_no_record_leave_no_limits(num_targets: int) -> None:
+    """Their AUC is a half on these records; that it would be on others, too, is not known."""
+    member = np.arange(400) % 2 == 0
+    tied, inverted = (observed(np.tile(score, (num_targets, 1)), np.tile(member, (num_targets, 1)))
+                      for score in (np.zeros(400), np.arange(400) % 7 - 2.0 * member))  # fmt: skip
+    side = [measured("auc", tied), measured("auc", inverted)]
+    of_models = difference_of_models(side, side)
+    assert (of_models.method, of_models.value, of_models.limits()) == (EQUAL, 0.0, (None, None))
+    of_recipes = difference_of_recipes(side, side, same_targets=True)
+    assert of_recipes.limits() == (None, None)
+
+
 def worst(seed: int = 0) -> tuple[list[Measured], list[Measured]]:
     random = np.random.default_rng(seed)
     member, hard = np.arange(500) % 2 == 0, random.normal(size=500)

@@ -66,6 +66,20 @@ def test_the_curves_of_each_target_are_read_at_the_same_utilities() -> None:
     assert found.low < found.value < found.high
 
 
+def test_replicates_without_a_member_of_some_target_do_not_count() -> None:
+    """Of ten records a replicate has no member, or no non-member, of some target time and again."""
+    found = [at_equal_utility(*two(seed, (2.0, 1.0), T=3, n=10), same_targets=True, replicates=60) for seed in range(8)]
+    read = [each for each in found if len(each.utility_U)]
+    assert read
+    for each in read:
+        assert each.low < each.value < each.high
+    no_other, both = weighted_auc(
+        np.arange(3.0), np.arange(3) > 0, np.arange(3) < 1, np.array([[0.0, 1, 2], [1, 1, 1]])
+    )
+    assert np.isnan(no_other)
+    assert both == 1.0
+
+
 def test_curves_that_do_not_overlap_are_not_read() -> None:
     found = at_equal_utility(*two(2, (2.0, 1.0), offset=0.45), same_targets=True, replicates=20)
     assert len(found.utility_U) == 0

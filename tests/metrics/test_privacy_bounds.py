@@ -15,8 +15,9 @@ from scipy.stats import binom, binomtest
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Halves, Membership, OneCanary, Wanted
+from mia_lightning.membership import Bernoulli, Halves, Membership, OneCanary, Wanted
 from mia_lightning.metrics.privacy_bounds import (
+    check_canaries,
     check_trials,
     correct_guesses,
     largest_certifiable_epsilon,
@@ -202,6 +203,14 @@ def test_too_few_trials_are_refused_with_a_number_that_would_do(num_attacks: int
     shares = [binom.cdf(fewest - 1, m, 0.5) + binom.sf(m - fewest, m, 0.5) for m in (enough, enough - 1)]
     assert shares[0] <= 1e-3 < shares[1]
     check_trials(_trials(enough), 1e-3, num_attacks=num_attacks)
+
+
+def test_a_single_canary_is_refused() -> None:
+    population = Population(name="plain", x_N=torch.zeros(20, 1), label_N=torch.arange(20) % 2, class_names=("a", "b"))
+    one, two = (Bernoulli(canaries=m).fill(population, Wanted(num_targets=1, num_shadows=2, seed=0)) for m in (1, 2))
+    with pytest.raises(InputError, match=r"`membership.canaries` is 1, .* give at least 2"):
+        check_canaries(one)
+    check_canaries(two)
 
 
 def test_trials_of_another_plan_are_refused() -> None:

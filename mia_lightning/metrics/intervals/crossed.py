@@ -17,6 +17,7 @@ from mia_lightning.metrics.intervals.rates import TAIL
 
 FEWEST_TARGETS = 16
 CROSSED = "crossed bootstrap over records and targets, its variance in closed form, on the logit scale"
+_ROUNDING = 1e-14  # of a share, relative: a deviation that is no larger is none
 TOO_FEW = f"none: with fewer than {FEWEST_TARGETS} targets the interval was found to cover less than it says"
 
 
@@ -62,7 +63,7 @@ def crossed_interval(
     answers = float(contribution_TN.sum(0).square().sum()) * (1 - 1 / T) / T**2
     answers += float(contribution_TN.square().sum()) / T**2
     variance = trainings + answers
-    if not 0.0 < mean < 1.0 or variance <= 0.0:
+    if not 0.0 < mean < 1.0 or variance <= (_ROUNDING * mean) ** 2:
         return Interval(None, None, "none: the figure is the same on all targets and records")
     freedom = variance**2 / (trainings**2 / (T - 1) + answers**2 / max((N if records is None else records) - 1, 0.1))
     reach = float(stdtrit(freedom, 1 - tail)) * sqrt(variance) / (mean * (1 - mean))

@@ -227,9 +227,9 @@ def difference_of_models(first: Sequence[Measured], second: Sequence[Measured]) 
     method = (PAIRED if is_paired else UNPAIRED) if of_one else OVER_RECORDS
     law: Law = Student()
     if change_AB.size > 1:
-        law = _largest(gram, len(first)) if is_known else Student(count=change_AB.size)
+        law = _law(gram, (below_AB > 0) | (above_AB > 0)) if is_known else Student(count=change_AB.size)
         method += WORST
-    return Difference(float(change_AB.min(1).max()), change_AB, below_AB, above_AB, law, method)
+    return _of_some_width(Difference(float(change_AB.min(1).max()), change_AB, below_AB, above_AB, law, method))
 
 
 def difference_of_recipes(first: Sequence[Measured], second: Sequence[Measured], *, same_targets: bool) -> Difference:
@@ -273,7 +273,7 @@ def difference_of_recipes(first: Sequence[Measured], second: Sequence[Measured],
         return _without_limits(change_AB, EQUAL)
     strongest = np.unravel_index(int(np.argmin(change_AB.min(1).max() != change_AB)), change_AB.shape)
     method = OVER_TARGETS + (WORST if change_AB.size > 1 else "")
-    return Difference(
+    found = Difference(
         value=float(change_AB.min(1).max()),
         change_AB=change_AB,
         below_AB=error_AB,
@@ -284,6 +284,7 @@ def difference_of_recipes(first: Sequence[Measured], second: Sequence[Measured],
         records=float(max(error_AB[strongest] ** 2 - rows_AB[strongest], 0.0)),
         num_targets=min(targets),
     )
+    return _of_some_width(found)
 
 
 def _changes(first: Sequence[Measured], second: Sequence[Measured]) -> Numbers:
@@ -341,17 +342,41 @@ def _freedom(trainings: float, count: int, records: float) -> float:
     return (count - 1) * ((trainings + records) / trainings) ** 2 if trainings > 0 else inf
 
 
+def _law(gram: Numbers, has_error_AB: NDArray[np.bool_]) -> Law:
+    """The law of the largest standardised difference.
+
+    By Bonferroni's inequality where a difference has limits of which the influences know nothing, such as that of two
+    attacks that flag every record, which no record moves.
+    """
+    num_first = len(has_error_AB)
+    if bool((has_error_AB & ~_is_known(_variances(gram, num_first), gram)).any()):
+        return Student(count=has_error_AB.size)
+    return _largest(gram, num_first)
+
+
 def _largest(gram: Numbers, num_first: int) -> Largest:
     """The law of the largest standardised difference, from the covariances of all figures."""
     value, vector = np.linalg.eigh(gram)
     random = np.random.default_rng(derive(0, "largest difference"))
     drawn_BF = (random.normal(size=(_DRAWS, len(value))) * np.sqrt(value.clip(min=0))) @ vector.T
     change_BAB = drawn_BF[:, :num_first, None] - drawn_BF[:, None, num_first:]
-    size = np.diag(gram)
-    variance_AB = size[:num_first, None] + size[num_first:] - 2 * gram[:num_first, num_first:]
-    is_known_AB = variance_AB > 1e-12 * size.max()
+    variance_AB = _variances(gram, num_first)
+    is_known_AB = _is_known(variance_AB, gram)
     standard_BAB = np.where(is_known_AB, np.abs(change_BAB), 0.0) / np.sqrt(np.where(is_known_AB, variance_AB, 1.0))
     return Largest(np.sort(standard_BAB.max((1, 2))), variance_AB.size)
+
+
+def _variances(gram: Numbers, num_first: int) -> Numbers:
+    """Over records, of each figure of the first side less each of the second."""
+    size = np.diag(gram)
+    variances: Numbers = size[:num_first, None] + size[num_first:] - 2 * gram[:num_first, num_first:]
+    return variances
+
+
+def _is_known(variance_AB: Numbers, gram: Numbers) -> NDArray[np.bool_]:
+    """Where a variance is more than rounding."""
+    is_known_AB: NDArray[np.bool_] = variance_AB > 1e-12 * np.diag(gram).max()
+    return is_known_AB
 
 
 def _reason(sides: Sequence[Measured], *, of_limits: bool) -> str:
@@ -367,6 +392,12 @@ def _reason(sides: Sequence[Measured], *, of_limits: bool) -> str:
         if of_limits and None in (each.figure.low, each.figure.high):
             return each.figure.interval or NO_LIMITS
     return next((each.influence.missing for each in sides if each.influence.missing), NO_LIMITS)
+
+
+def _of_some_width(found: Difference) -> Difference:
+    """Without limits where these are one number: the strongest attacks give all records one score."""
+    low, high = found.limits()
+    return _without_limits(found.change_AB, EQUAL) if low == high else found
 
 
 def _without_limits(change_AB: Numbers, reason: str) -> Difference:

@@ -47,7 +47,7 @@ def privacy_section(observation: Observation, outcomes: Sequence[AttackOutcome])
 def _lower(membership: Membership, outcomes: Sequence[AttackOutcome], delta: float) -> tuple[EpsilonBound, ...]:
     canary_N = membership.scored_KN[0]
     is_member_M = membership.member_KN[0][canary_N]
-    guesses = max(1, int(_GUESSED * len(is_member_M))) if len(is_member_M) > 1 else 0
+    guesses = max(1, int(_GUESSED * len(is_member_M)))
     bounds = []
     for outcome in outcomes:
         correct = correct_guesses(outcome.score_TN[0][canary_N], is_member_M, guesses_in=guesses, guesses_out=guesses)
