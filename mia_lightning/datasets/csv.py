@@ -7,7 +7,7 @@ import numpy as np
 from mia_lightning.datasets.doubts import about_identifiers, are_few, looks_like_identifier
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.tables.labels import LabelColumns, Separator
-from mia_lightning.datasets.tables.roles import ColumnNames, check_named, listing_of_table, require
+from mia_lightning.datasets.tables.roles import ColumnNames, check_named, listing_of_table, never_numbers, require
 from mia_lightning.datasets.tables.text import Delimiter, Table
 from mia_lightning.datasets.tables.values import dropped, finite_numbers
 from mia_lightning.errors import DataNotThereError, InputError
@@ -57,7 +57,8 @@ def load_csv(
     file = Path(path).expanduser()
     if not file.is_file():
         raise DataNotThereError(f"'{file.absolute()}' is not a file: set dataset.path to the CSV file")
-    table = Table(file, f"'{file.absolute()}'", delimiter)
+    aside = never_numbers(label_column, label_separator, drop_columns)
+    table = Table(file, f"'{file.absolute()}'", delimiter, aside=aside)
     others = require(
         table,
         label_column=label_column,

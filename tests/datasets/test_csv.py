@@ -48,6 +48,13 @@ def test_without_members_their_column_would_be_a_feature(tmp_path: Path) -> None
     assert load_csv(path=path, label_column="y", member_column="b").input_shape == (1,)
 
 
+def test_a_word_for_what_is_missing_may_name_a_class_among_words(tmp_path: Path) -> None:
+    path = tmp_path / "countries.csv"
+    path.write_text("a,y\n1,NA\n2,DE\n3,NA\n")
+    population = load_csv(path=path, label_column="y")
+    assert population.class_names == ("DE", "NA")
+
+
 def test_numeric_labels_are_sorted_by_value_and_keep_their_text(tmp_path: Path) -> None:
     population = load_csv(path=write(tmp_path, "a,y\n1,10\n2,9\n3,-1\n4,10\n"), label_column="y", name="n")
     assert (population.name, population.class_names) == ("n", ("-1", "9", "10"))
@@ -305,6 +312,11 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, str], str]] = {
         "line 3 of .* has '1e300' in column 'a': encode it as a finite",
     ),
     "no label": ("a,y\n1,p\n2, \n", {}, "line 3 of .* has '' in column 'y': give each record a label"),
+    "no label among numbers": (
+        "a,y\n1,0\n2,1\n3,nan\n4,none\n",
+        {},
+        "line 4 of .* has 'nan' in column 'y': give each record a label",
+    ),
     "ragged short": ("a,b,y\n1,2,p\n1,q\n", {}, "line 3 of .* has 2 values for 3 columns: give each record"),
     "ragged long": ("a,y\n1,p\n1,q\n1,q,\n", {}, "line 4 of .* has 3 values for 2 columns: give each record"),
     "thousands": (

@@ -14,7 +14,7 @@ from mia_lightning.datasets.fields import Kinds, KindsSetting, of_items
 from mia_lightning.datasets.labels import LabelMap, as_labels
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.origin import Origin, Part
-from mia_lightning.datasets.own.chains import Normalisation
+from mia_lightning.datasets.own.chains import Normalisation, name_of
 from mia_lightning.datasets.own.datamodule import HELD_OUT, Sets, is_datamodule, sets_of
 from mia_lightning.datasets.own.filling import filled, read
 from mia_lightning.datasets.own.items import as_label, as_numbers, stored_form
@@ -288,7 +288,8 @@ def _column(values: tuple[float, ...], x_N: Tensor) -> Tensor | None:
 def _loading(sets: Sequence[OwnSet], loading: Literal["own", "ignore"]) -> tuple[Loading | None, list[str]]:
     found = [each.loading for each in sets if each.is_training]
     if loading == "ignore":
-        return None, []
+        without = [name for each in sets if each.is_training for name in _not_followed(each)]
+        return None, [_about_batches(without)] if without else []
     if len(set(found)) == 1:
         return found[0], []
     return None, [
@@ -297,11 +298,24 @@ def _loading(sets: Sequence[OwnSet], loading: Literal["own", "ignore"]) -> tuple
     ]
 
 
-def _about_left_out(each: OwnSet) -> str:
+def _not_followed(each: OwnSet) -> list[str]:
+    """What of a loader `loading=ignore` leaves out, where it may matter: an unknown order, a collation of its own."""
+    return [each.dealer] * bool(each.dealer) + ([] if each.collate is None else [name_of(each.collate)])
+
+
+def _about_batches(without: Sequence[str]) -> str:
     return (
-        f"The loader of the {each} never gives its last {each.left_out} records, by drop_last and without shuffle: "
-        "they are left out, and are neither members nor non-members."
+        "`dataset.loading` is ignore: models that are trained here do without "
+        f"{' and '.join(dict.fromkeys(without))} of the training loader, so that they may leak more, or otherwise, than "
+        "a model that was trained with it."
     )
+
+
+def _about_left_out(each: OwnSet) -> str:
+    which = f"its last {each.left_out} records, by drop_last and without shuffle"
+    if each.dealer:
+        which = f"{each.left_out} of its records, by its {each.dealer}"
+    return f"The loader of the {each} never gives {which}: they are left out, and are neither members nor non-members."
 
 
 def _name_of(data: Any) -> str:

@@ -5,7 +5,7 @@ import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any, cast
@@ -31,12 +31,14 @@ class Columns(ABC):
         columns: their names.
         nameless: those that the file has no name for; they are called as in pandas: `Unnamed: 0` is the first column.
         naming: what a setting that names a column is to be set to, for messages.
+        aside: columns that are never read as numbers, so that their commas say nothing of other columns.
     """
 
     naming = "one of its columns"
     place: str
     columns: list[str]
     nameless: Sequence[str] = ()
+    aside: Collection[str] = ()
 
     @property
     def file_name(self) -> str:
@@ -115,7 +117,10 @@ class Columns(ABC):
     def _mend_of_numbers(self, text: Any) -> str:
         mend = "encode it as a finite number"
         if self._has_decimal_comma:
-            return mend + "; other columns have decimal commas, so a point cannot be told from a separator of thousands"
+            return (
+                f"{mend}; other columns have decimal commas, such as {self._with_decimal_commas!r}, so a point cannot be "
+                "told from a separator of thousands"
+            )
         if pc.any(pc.match_substring_regex(text, _GROUPED)).as_py():
             return mend + ", without a comma between thousands and with a point as the decimal mark"
         return mend
@@ -123,14 +128,18 @@ class Columns(ABC):
     def _is_number(self, value: str) -> bool:
         return _as_numbers(pa.array([value]), has_decimal_comma=self._has_decimal_comma) is not None
 
-    @cached_property
+    @property
     def _has_decimal_comma(self) -> bool:
-        """Whether a column of numbers has commas that can be no separators of thousands."""
-        return any(_has_decimal_commas(self.text(column)) for column in self._untyped())
+        return self._with_decimal_commas is not None
+
+    @cached_property
+    def _with_decimal_commas(self) -> str | None:
+        """The first column of numbers whose commas can be no separators of thousands; None for none."""
+        return next((column for column in self._untyped() if _has_decimal_commas(self.text(column))), None)
 
     def _untyped(self) -> Sequence[str]:
         """The columns whose numbers are known by their text alone."""
-        return self.columns
+        return [column for column in self.columns if column not in self.aside]
 
 
 class TypedColumns(Columns):
