@@ -171,8 +171,8 @@ class LeakageMonitor(Callback):
         average = averaging(trainer)
         if average is not None:
             rank_zero_warn(
-                f"The Trainer has the callback {average}, which keeps an average of weights: the leakage monitor looks at "
-                "the weights of each epoch, and says nothing of that average; audit the model that you keep."
+                f"The Trainer has the callback {average}, which keeps an average of weights: the leakage monitor looks "
+                "at the weights of each epoch, and says nothing of that average; audit the model that you keep."
             )
         sides = sides_of(self, trainer)
         self._sides = sides

@@ -1,5 +1,6 @@
 """Records that may not be what they are taken for: columns of identifiers, labels that are measurements, and others."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ _SAMPLE = 256  # records that show whether a column is worth a look
 _FEW_CLASSES = 20
 _FEW_RECORDS = 5  # for each class
 _CHANNELS = (1, 2, 3, 4)  # of an image: grey, with transparency, in colours
+_MOST_ROUNDING = 0.01  # of the deviation of numbers
 
 Column = np.ndarray[Any, Any]
 
@@ -43,6 +45,25 @@ def identifier_columns(x_NF: Column, label_N: Column) -> list[int]:
     worth = (num_F >= _NEARLY * len(some)).nonzero()[0].tolist()
     found = [j for j in worth if looks_like_identifier(x_NF[:, j], label_N)]
     return found if are_few(len(found), x_NF.shape[1]) else []
+
+
+def is_coarse(value_N: Column) -> bool:
+    """Whether float32 keeps so few digits of numbers that rounding shows beside their variation; gaps are let by."""
+    exact_N = value_N.astype(np.float64)
+    exact_N = exact_N[np.isfinite(exact_N)]
+    if not len(exact_N) or exact_N.max() == exact_N.min():
+        return False
+    error = np.abs(exact_N - exact_N.astype(np.float32)).max()
+    return bool(error > _MOST_ROUNDING * exact_N.std())
+
+
+def about_rounding(names: Sequence[str], where: str, mend: str) -> str:
+    """The sentence for the report on numbers that are coarse (`is_coarse`)."""
+    some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return (
+        f"{some} of {where} {'loses' if len(names) == 1 else 'lose'} digits that matter: float32, in which models are "
+        f"given numbers, rounds by more than a hundredth of the deviation; subtract a public constant{mend}."
+    )
 
 
 def are_few(num: int, of: int) -> bool:
@@ -79,6 +100,10 @@ def about_arrays(x: Any, label_N: Column, name: str) -> list[str]:
     if found:
         columns = [f"Feature {column}" for column in found]
         remarks.append(about_identifiers(columns, f"population {name!r}", "leave it out"))
+    if len(shape) == 2 and not isinstance(x, Tensor) and x.dtype.kind in "fiu" and x.dtype.itemsize > 2:
+        coarse = [f"Feature {j}" for j in range(shape[1]) if is_coarse(x[:: max(1, len(x) // _SAMPLE), j])]
+        if coarse:
+            remarks.append(about_rounding(coarse, f"population {name!r}", ""))
     if len(shape) == 4 and shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
         channels, height, width = shape[1:]
         remarks.append(
@@ -100,12 +125,13 @@ def about_classes(label_N: Column, class_names: Sequence[str], name: str) -> lis
         )
     folded: dict[str, str] = {}
     for each in class_names:
-        other = folded.setdefault(each.casefold(), each)
+        other = folded.setdefault(" ".join(unicodedata.normalize("NFKC", each).casefold().split()), each)
         if other != each:
-            remarks.append(
-                f"The classes {other!r} and {each!r} of population {name!r} differ in case alone; if they are one, "
-                "write it in one way."
-            )
+            is_case = other.casefold() == each.casefold()
+            both = f"{other!r} and {each!r}" if is_case else f"{other!a} and {each!a}"  # which may look the same
+            how = "case" if is_case else "blanks, case or the coding of characters"
+            what = f"The classes {both} of population {name!r} differ in {how} alone"
+            remarks.append(f"{what}; if they are one, write it in one way.")
     empty = [each for each, count in zip(class_names, count_C, strict=True) if count == 0]
     if empty:
         remarks.append(

@@ -230,7 +230,9 @@ def test_commas_of_what_is_no_number_say_nothing_of_other_columns(tmp_path: Path
     )
     assert several.x_N.tolist() == [[0.5], [1.5]]
     assert several.class_names == ("1", "2", "3", "4")
-    with pytest.raises(InputError, match="has '0.5' in column 'a': .*other columns have decimal commas, such as 'pair'"):
+    with pytest.raises(
+        InputError, match=r"has '0.5' in column 'a': .*other columns have decimal commas, such as 'pair'"
+    ):
         load(tmp_path, content)
 
 

@@ -22,6 +22,7 @@ from mia_lightning.datasets.own.naming import classes_of, names_from, numbered_n
 from mia_lightning.datasets.own.places import Places, check_disjoint, places_of
 from mia_lightning.datasets.own.sets import OwnSet, sets_in
 from mia_lightning.datasets.own.taking import Taken, taken
+from mia_lightning.datasets.own.views import View
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
 from mia_lightning.settings import checked
@@ -167,6 +168,7 @@ def read_own(
         augment=views.augment,
         remarks=(
             *found.remarks,
+            *_about_parts(sets, places, views.views),
             *views.remarks,
             *remarks,
             *classes.remarks,
@@ -285,6 +287,20 @@ def _column(values: tuple[float, ...], x_N: Tensor) -> Tensor | None:
     return torch.tensor(values, dtype=torch.float64).reshape(-1, *[1] * (x_N.ndim - 2))
 
 
+def _about_parts(sets: Sequence[OwnSet], places: Sequence[Places], views: Sequence[Mapping[int, View]]) -> list[str]:
+    """That of items of more than two parts the first two are read, by the first item of the first set."""
+    leaf, index = int(places[0].leaf_M[0]), int(places[0].index_M[0])
+    with isolated(0, "records"):
+        view = views[0][leaf]
+        item = view.dataset[index] if view.collate is None else view.collate([view.dataset[index]])
+    if not isinstance(item, tuple | list) or len(item) < 3:
+        return []
+    return [
+        f"Items of the {sets[0]} have {len(item)} parts: the first is read as the record, the second as its label, and "
+        "the rest is left out; if that is wrong, let `__getitem__` give (x, y)."
+    ]
+
+
 def _loading(sets: Sequence[OwnSet], loading: Literal["own", "ignore"]) -> tuple[Loading | None, list[str]]:
     found = [each.loading for each in sets if each.is_training]
     if loading == "ignore":
@@ -306,8 +322,8 @@ def _not_followed(each: OwnSet) -> list[str]:
 def _about_batches(without: Sequence[str]) -> str:
     return (
         "`dataset.loading` is ignore: models that are trained here do without "
-        f"{' and '.join(dict.fromkeys(without))} of the training loader, so that they may leak more, or otherwise, than "
-        "a model that was trained with it."
+        f"{' and '.join(dict.fromkeys(without))} of the training loader, so that they may leak more, or otherwise, "
+        "than a model that was trained with it."
     )
 
 

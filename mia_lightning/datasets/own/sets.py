@@ -145,7 +145,9 @@ def _check_dataset(dataset: Any, what: str) -> None:
         raise InputError(f"{_capital(what)}, a {name}, has no records; see that it finds its files.")
 
 
-def _dealt(loader: DataLoader[Any], what: str, is_training: bool, loading: Own) -> tuple[Sequence[int] | None, bool, str]:
+def _dealt(
+    loader: DataLoader[Any], what: str, is_training: bool, loading: Own
+) -> tuple[Sequence[int] | None, bool, str]:
     """Which records the loader gives (None for all), whether each epoch has an order of its own, and `OwnSet.dealer`.
 
     Raises:

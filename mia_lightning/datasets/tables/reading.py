@@ -11,9 +11,7 @@ from mia_lightning.datasets.tables.text import Table
 from mia_lightning.errors import DataNotThereError, InputError
 
 
-def read_table(
-    file: Path, *, delimiter: str | None = None, aside: Collection[str] = (), **options: Any
-) -> Columns:
+def read_table(file: Path, *, delimiter: str | None = None, aside: Collection[str] = (), **options: Any) -> Columns:
     """The columns of a file: parquet by its first bytes, JSON lines by its ending, else text as CSV.
 
     Args:
