@@ -272,8 +272,8 @@ def _check_averaging(trainer: Any, owner: str, would: str) -> None:
     if found is not None:
         raise InputError(
             f"The Trainer has the callback {found}, which keeps an average of weights, while the leakage is measured "
-            f"on those of each epoch, so that {owner} would {would} other weights than those it judges; leave one of the "
-            "two out."
+            f"on those of each epoch, so that {owner} would {would} other weights than those it judges; leave one of "
+            "the two out."
         )
 
 

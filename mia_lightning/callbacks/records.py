@@ -19,7 +19,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from mia_lightning.datasets.own.dealing import ever_dealt
+from mia_lightning.datasets.own.dealing import ever_dealt, weighted_records
 from mia_lightning.datasets.own.places import places_of
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator, isolated
@@ -129,7 +129,7 @@ def records_of_loader(loader: Any, *, name: str, setting: str) -> RecordSample:
         )
     records = records_of(dataset, loader, name=name)
     sampler = _sampler_of(loader)
-    named = None if deals_batches(loader) else _named_by(sampler)
+    named = None if deals_batches(loader) else _named_by(sampler, len(records))
     if named is not None:
         return replace(records, index_N=torch.as_tensor(named).to(torch.int64).unique())
     if isinstance(sampler, RandomSampler | SequentialSampler | DistributedSampler):
@@ -211,11 +211,11 @@ def _innermost(sampler: Any) -> Any:
     return sampler if inner is None else _innermost(inner)
 
 
-def _named_by(sampler: Any) -> Any:
+def _named_by(sampler: Any, num_records: int) -> Any:
     """The records that a sampler draws from, where it names them."""
-    weights = getattr(sampler, "weights", None)
-    if isinstance(weights, Tensor):
-        return weights.nonzero().squeeze(1)
+    weighted = weighted_records(sampler, num_records)
+    if weighted is not None:
+        return weighted
     indices = getattr(sampler, "indices", None)
     return indices if isinstance(indices, Sequence | np.ndarray | Tensor) else None
 

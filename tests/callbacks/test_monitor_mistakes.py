@@ -121,6 +121,9 @@ def test_a_sampler_of_batches_says_which_records_are_members_or_is_refused(tmp_p
     fixed = [list(range(start, start + 20)) for start in range(0, 200, 20)]
     assert "200 of 300 records by a list" in refused(tmp_path, DataLoader(dataset, batch_sampler=fixed), held_out)
     assert "15 of 300 records by a list" in refused(tmp_path, DataLoader(dataset, sampler=[*Odd(30)] * 20), held_out)
+    weighs = Odd(300)
+    weighs.weights = torch.tensor([1.0, 2.0, 1.0])  # of the classes
+    assert "150 of 300 records by a Odd" in refused(tmp_path, DataLoader(dataset, sampler=weighs), held_out)
     batches, monitor = Batches(300, size=150), mia.LeakageMonitor()
     trainer(tmp_path, monitor, max_epochs=1).fit(made(), DataLoader(dataset, batch_sampler=batches), held_out)
     assert monitor.fitted.members.index_N.tolist() == list(range(300))

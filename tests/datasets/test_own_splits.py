@@ -229,6 +229,17 @@ def test_records_that_a_sampler_never_gives_are_no_members() -> None:
     assert torch.equal(own.generator.get_state(), torch.Generator().manual_seed(0).get_state())
 
 
+def test_weights_of_classes_are_no_weights_of_records() -> None:
+    class Own(torch.utils.data.Sampler[int]):
+        weights = torch.tensor([1.0, 0.0])
+
+        def __iter__(self) -> Any:
+            return iter([5, 1, 2, 2])
+
+    population = Population.of(DataLoader(table(6), sampler=Own()), loading="ignore")
+    assert population.x_N[:, 0].tolist() == [2, 4, 10]
+
+
 class Endless(torch.utils.data.Sampler[int]):
     def __iter__(self) -> Any:
         while True:

@@ -35,11 +35,11 @@ def ever_dealt(sampler: Any, num_records: int) -> set[int] | None:
     """The records that a sampler of records, or of batches, gives in any of its passes.
 
     None where this cannot be told: passes go on giving others, as draws by chance do, or it fails. One that draws by
-    `weights` gives those with a weight above 0.
+    `weights` of the records gives those with a weight above 0.
     """
-    weights = getattr(sampler, "weights", None)
-    if isinstance(weights, Tensor):
-        return set(weights.nonzero().flatten().tolist())
+    weighted = weighted_records(sampler, num_records)
+    if weighted is not None:
+        return set(weighted)
     if isinstance(sampler, Iterator):  # which can be passed through once alone
         return None
     found: set[int] = set()
@@ -54,6 +54,14 @@ def ever_dealt(sampler: Any, num_records: int) -> set[int] | None:
     except Exception:  # of the user's own code
         return None
     return None
+
+
+def weighted_records(sampler: Any, num_records: int) -> list[int] | None:
+    """The records that a sampler with weights of records can draw; None of any other, also with weights of classes."""
+    weights: object = getattr(sampler, "weights", None)
+    if not isinstance(weights, Tensor) or weights.shape != (num_records,):
+        return None
+    return weights.nonzero().flatten().tolist()
 
 
 def _records(sampler: Iterable[Any]) -> Iterator[int]:
