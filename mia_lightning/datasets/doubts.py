@@ -18,6 +18,7 @@ _FEW_CLASSES = 20
 _FEW_RECORDS = 5  # for each class
 _CHANNELS = (1, 2, 3, 4)  # of an image: grey, with transparency, in colours
 _MOST_ROUNDING = 0.01  # of the deviation of numbers
+_COLUMNS = 4096  # at once: bounds memory, not results
 
 Column = np.ndarray[Any, Any]
 
@@ -49,12 +50,27 @@ def identifier_columns(x_NF: Column, label_N: Column) -> list[int]:
 
 def is_coarse(value_N: Column) -> bool:
     """Whether float32 keeps so few digits of numbers that rounding shows beside their variation; gaps are let by."""
-    exact_N = value_N.astype(np.float64)
-    exact_N = exact_N[np.isfinite(exact_N)]
-    if not len(exact_N) or exact_N.max() == exact_N.min():
-        return False
-    error = np.abs(exact_N - exact_N.astype(np.float32)).max()
-    return bool(error > _MOST_ROUNDING * exact_N.std())
+    return bool(_are_coarse(value_N[:, None])[0])
+
+
+def coarse_columns(x_NF: Column) -> list[int]:
+    """The places of the columns of which this is so, by a sample of the rows."""
+    if x_NF.ndim != 2 or x_NF.dtype.kind not in "fiu" or x_NF.dtype.itemsize <= 2 or x_NF.dtype == np.float32:
+        return []
+    some = x_NF[:: max(1, len(x_NF) // _SAMPLE)]
+    blocks = range(0, some.shape[1], _COLUMNS)
+    return [start + int(j) for start in blocks for j in _are_coarse(some[:, start : start + _COLUMNS]).nonzero()[0]]
+
+
+def _are_coarse(value_NF: Column) -> Column:
+    if not len(value_NF):
+        return np.zeros(value_NF.shape[1], dtype=bool)
+    exact_NF = np.ma.masked_invalid(value_NF.astype(np.float64))
+    with np.errstate(over="ignore"):  # of what `Population` refuses
+        error_F = np.ma.abs(exact_NF - exact_NF.astype(np.float32)).max(0)
+    differs_F = exact_NF.max(0) > exact_NF.min(0)
+    coarse_F: Column = np.ma.filled(differs_F & (error_F > _MOST_ROUNDING * exact_NF.std(0)), False)
+    return coarse_F
 
 
 def about_rounding(names: Sequence[str], where: str, mend: str) -> str:
@@ -100,10 +116,9 @@ def about_arrays(x: Any, label_N: Column, name: str) -> list[str]:
     if found:
         columns = [f"Feature {column}" for column in found]
         remarks.append(about_identifiers(columns, f"population {name!r}", "leave it out"))
-    if len(shape) == 2 and not isinstance(x, Tensor) and x.dtype.kind in "fiu" and x.dtype.itemsize > 2:
-        coarse = [f"Feature {j}" for j in range(shape[1]) if is_coarse(x[:: max(1, len(x) // _SAMPLE), j])]
-        if coarse:
-            remarks.append(about_rounding(coarse, f"population {name!r}", ""))
+    coarse = [] if isinstance(x, Tensor) else coarse_columns(x)
+    if coarse:
+        remarks.append(about_rounding([f"Feature {j}" for j in coarse], f"population {name!r}", ""))
     if len(shape) == 4 and shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
         channels, height, width = shape[1:]
         remarks.append(

@@ -20,7 +20,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import isolated
 from mia_lightning.store.artefacts import Store
 from mia_lightning.training.engine import Engine
-from mia_lightning.training.own.making import OwnParts, WithParts, made_for_stacks
+from mia_lightning.training.own.making import FrozenOwnParts, OwnParts, WithParts, made_for_stacks
 from mia_lightning.training.own.nothing import NoMetric
 from mia_lightning.training.plan.planner import Planner
 from mia_lightning.training.trainer import TrainerSettings
@@ -143,6 +143,8 @@ def test_of_a_part_that_is_frozen_in_part_the_rest_begins_anew(blobs: Population
     make, sentence = made_for_stacks(partial(Held, shared), blobs, max_epochs=1)
     assert "reset_parameters" in sentence
     assert "frozen" in sentence
+    learning, _ = made_for_stacks(partial(Held, nn.Linear(6, 8)), blobs, max_epochs=1)
+    assert {type(each.make) for each in (make, learning)} == {FrozenOwnParts, OwnParts}  # which a store tells apart
     anew = dict(make().net.named_parameters())
     kept = {name for name, p in shared.named_parameters() if torch.equal(p, anew[name])}
     assert kept == {"0.weight", "0.bias", "1.bias"}

@@ -76,6 +76,13 @@ class OwnParts(Around):
         return again
 
 
+class FrozenOwnParts(OwnParts):
+    """Of which some are frozen.
+
+    They began anew before, too: by a class of their own, models of the store that were made so are not taken for these.
+    """
+
+
 @dataclass(frozen=True)
 class SetUp(Around):
     """LightningModules after `setup` and `configure_model`, without what only reports.
@@ -116,7 +123,8 @@ def made_for_stacks(make: Make, population: Population, *, max_epochs: int) -> t
     if shared:
         _check_new_start(network, shared)
         sentence = _about_shared(shared)
-        make = OwnParts(make)
+        has_frozen = any(not p.requires_grad for _, module in shared for p in module.parameters())
+        make = FrozenOwnParts(make) if has_frozen else OwnParts(make)
     is_lightning = any(base_of(module) is not None for module in network.modules())
     return (SetUp(make, max_epochs) if is_lightning else make), sentence
 
