@@ -22,7 +22,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings.checking import shown
 
 Own = Literal["own", "ignore"]
-_IGNORE = "`dataset.loading=ignore` (`loading` in Python)"
+_IGNORE = "`dataset.loading=ignore` (`loading` of `Population.of` in Python)"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
