@@ -1,7 +1,7 @@
 """Two steps of two models, alone, in a loop and under `vmap`: what a module's own training step needs, and allows."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from mia_lightning.datasets.form import Records, each_of, moved, of_model
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
-from mia_lightning.training.own.attributes import held_by
+from mia_lightning.training.own.attributes import held_by, set_by_validation
 from mia_lightning.training.own.hooks import (
     check_around,
     check_end,
@@ -50,12 +50,14 @@ class Tried:
         refusal: why `vmap` cannot run it, one clause; None where it can.
         left_out: the classes of the module's own callbacks that take no part.
         may_change: those of them that may change the training, with their hooks; None for none.
+        of_validation: attributes that training reads and a validation sets, each with the method that does.
     """
 
     draws: bool
     refusal: str | None
     left_out: tuple[str, ...]
     may_change: str | None = None
+    of_validation: Mapping[str, str] = field(default_factory=dict)
 
 
 def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, num_records: int) -> Tried:
@@ -75,7 +77,13 @@ def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, 
             f"{trial.step_of} draws random numbers of its own, which vmap would draw once for all models"
         )
         refusal = refusal if draws else trial.under_vmap()
-        return Tried(draws=draws, refusal=refusal, left_out=trial.left_out, may_change=trial.may_change)
+        return Tried(
+            draws=draws,
+            refusal=refusal,
+            left_out=trial.left_out,
+            may_change=trial.may_change,
+            of_validation=trial.of_validation,
+        )
 
 
 class _Trial:
@@ -95,6 +103,7 @@ class _Trial:
         check_methods(module)
         callbacks = callbacks_of(module)
         self.left_out, self.may_change = left_out(callbacks), may_change(callbacks)
+        self.of_validation = set_by_validation(first)
         check_batches(module, f"The LightningModule {self.name}", each_of(self.x_SKB, lambda x: x[0, 0]))
         self.num_steps = _STEPS
         self.loss_SK = torch.zeros(_LONG, _MODELS)
