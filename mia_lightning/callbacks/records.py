@@ -134,7 +134,7 @@ def records_of_loader(loader: Any, *, name: str, setting: str) -> RecordSample:
         return replace(records, index_N=torch.as_tensor(named).to(torch.int64).unique())
     if isinstance(sampler, RandomSampler | SequentialSampler | DistributedSampler):
         return records
-    count, known = len(records), ever_dealt(sampler, len(records))
+    count, known = len(records), None if _is_one_of_several() else ever_dealt(sampler, len(records))
     if not deals_batches(loader):
         count = min(count, length_hint(sampler, count))
     if known is not None:
@@ -203,6 +203,12 @@ def _sampler_of(loader: Any) -> Any:
     if deals_batches(loader):
         return loader.batch_sampler
     return _innermost(getattr(loader.batch_sampler, "sampler", loader.sampler))
+
+
+def _is_one_of_several() -> bool:
+    """Whether other processes train, too, whose samplers give the rest of the records."""
+    is_begun = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return is_begun and torch.distributed.get_world_size() > 1
 
 
 def _innermost(sampler: Any) -> Any:

@@ -28,6 +28,7 @@ from torchvision import transforms
 from torchvision.datasets import FakeData
 
 import mia_lightning as mia
+from mia_lightning.callbacks.records import records_of_loader
 from mia_lightning.callbacks.sides import sides_of
 
 
@@ -121,6 +122,12 @@ def test_a_sampler_of_batches_says_which_records_are_members_or_is_refused(tmp_p
     fixed = [list(range(start, start + 20)) for start in range(0, 200, 20)]
     assert "200 of 300 records by a list" in refused(tmp_path, DataLoader(dataset, batch_sampler=fixed), held_out)
     assert "15 of 300 records by a list" in refused(tmp_path, DataLoader(dataset, sampler=[*Odd(30)] * 20), held_out)
+    with pytest.MonkeyPatch.context() as patched:  # each of two processes has a half
+        patched.setattr(torch.distributed, "is_initialized", lambda: True)
+        patched.setattr(torch.distributed, "get_world_size", lambda: 2)
+        halves = DataLoader(dataset, batch_sampler=fixed)
+        found = records_of_loader(halves, name="training", setting="monitor.train_records")
+    assert len(found) == 300
     weighs = Odd(300)
     weighs.weights = torch.tensor([1.0, 2.0, 1.0])  # of the classes
     assert "150 of 300 records by a Odd" in refused(tmp_path, DataLoader(dataset, sampler=weighs), held_out)
