@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.training.own.making import OwnParts, made_for_stacks
 
 
 def test_methods_that_are_missing(blobs: Population) -> None:
@@ -238,6 +239,30 @@ class OwnParameter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(3))
+
+
+class Adapted(nn.Linear):
+    """A layer with parameters of its own, which the initialisation of its base does not know."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 3)
+        self.lora = nn.Parameter(torch.ones(3, 6))
+
+
+class AdaptedAnew(Adapted):
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if hasattr(self, "lora"):
+            nn.init.zeros_(self.lora)
+
+
+@pytest.mark.usefixtures("global_generators")  # of layers that are made
+def test_a_parameter_that_the_initialisation_leaves_as_it_is(blobs: Population) -> None:
+    with pytest.raises(InputError, match=r"`net.lora` \(Adapted\) is set by no reset_parameters"):
+        own_job(partial(Shared, net=Adapted()), blobs)
+    for net in (AdaptedAnew(), nn.Sequential(nn.Embedding(3, 4, padding_idx=0), nn.BatchNorm1d(4), nn.LSTM(4, 2))):
+        made, _ = made_for_stacks(partial(Shared, net=net), blobs, max_epochs=1)
+        assert isinstance(made.make, OwnParts)
 
 
 def test_a_shared_part_that_cannot_begin_anew(blobs: Population) -> None:

@@ -182,14 +182,29 @@ def _begins_anew(layer: nn.Module) -> Callable[[], object] | None:
     return getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
 
 
+def _left_as_they_are(layer: nn.Module) -> list[str]:
+    """The layer's own parameters to be trained that its initialisation does not set, as those that a subclass adds."""
+    own = [name for name, p in layer.named_parameters(recurse=False) if p.requires_grad]
+    if not own or _begins_anew(layer) is None:
+        return own
+    copied = copy.deepcopy(layer)
+    begin = _begins_anew(copied)
+    assert begin is not None
+    with torch.no_grad(), isolated(0, "how it begins"):
+        for name in own:
+            copied.get_parameter(name).fill_(torch.nan)
+        begin()
+    return [name for name in own if bool(copied.get_parameter(name).isnan().any())]
+
+
 def _check_new_start(network: nn.Module, shared: list[tuple[str, nn.Module]]) -> None:
     """Refuse shared parts with parameters to be trained that no layer initialises anew."""
     for path, module in shared:
-        own = [name for name, p in module.named_parameters(recurse=False) if p.requires_grad]
-        if own and _begins_anew(module) is None:
+        own = _left_as_they_are(module)
+        if own:
             raise InputError(
                 f"`model` gives the same {type(shared[0][1]).__name__}, as `{shared[0][0]}`, to every "
-                f"{type(network).__name__}, and `{path}.{own[0]}` ({type(module).__name__}) has no reset_parameters "
-                "to begin anew from; give a class or function that makes a new one each time, as "
+                f"{type(network).__name__}, and `{path}.{own[0]}` ({type(module).__name__}) is set by no "
+                "reset_parameters, by which it would begin anew; give a class or function that makes a new one each time, as "
                 "lambda: Model(net=Net())."
             )
