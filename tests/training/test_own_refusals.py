@@ -260,6 +260,8 @@ class AdaptedAnew(Adapted):
 def test_a_parameter_that_the_initialisation_leaves_as_it_is(blobs: Population) -> None:
     with pytest.raises(InputError, match=r"`net.lora` \(Adapted\) is set by no reset_parameters"):
         own_job(partial(Shared, net=Adapted()), blobs)
+    with pytest.raises(InputError, match="lazy layers"):
+        own_job(partial(Shared, net=nn.LazyLinear(3)), blobs)
     for net in (AdaptedAnew(), nn.Sequential(nn.Embedding(3, 4, padding_idx=0), nn.BatchNorm1d(4), nn.LSTM(4, 2))):
         made, _ = made_for_stacks(partial(Shared, net=net), blobs, max_epochs=1)
         assert isinstance(made.make, OwnParts)

@@ -190,10 +190,13 @@ def _left_as_they_are(layer: nn.Module) -> list[str]:
     copied = copy.deepcopy(layer)
     begin = _begins_anew(copied)
     assert begin is not None
-    with torch.no_grad(), isolated(0, "how it begins"):
-        for name in own:
-            copied.get_parameter(name).fill_(torch.nan)
-        begin()
+    try:
+        with torch.no_grad(), isolated(0, "how it begins"):
+            for name in own:
+                copied.get_parameter(name).fill_(torch.nan)
+            begin()
+    except Exception:  # of a lazy layer, or the user's own code: it is raised again where the network is made for use
+        return []
     return [name for name in own if bool(copied.get_parameter(name).isnan().any())]
 
 
