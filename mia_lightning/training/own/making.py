@@ -17,6 +17,8 @@ from mia_lightning.training.stack.architecture import bind_form, bind_shapes
 
 Make = Callable[..., nn.Module]
 
+_KEPT = "_mia_keeps_frozen"  # the attribute of such a network
+
 
 @dataclass(frozen=True)
 class Around:
@@ -77,10 +79,20 @@ class OwnParts(Around):
 
 
 class FrozenOwnParts(OwnParts):
-    """Of which some are frozen.
+    """Of which some are frozen, which is noted at each network.
 
     They began anew before, too: by a class of their own, models of the store that were made so are not taken for these.
     """
+
+    def __call__(self, **settings: Any) -> nn.Module:
+        network = super().__call__(**settings)
+        vars(network)[_KEPT] = True
+        return network
+
+
+def keeps_frozen(network: nn.Module) -> bool:
+    """Whether frozen parts of the network hold what somebody gave to all networks."""
+    return any(_KEPT in vars(module) for module in network.modules())
 
 
 @dataclass(frozen=True)
@@ -208,6 +220,6 @@ def _check_new_start(network: nn.Module, shared: list[tuple[str, nn.Module]]) ->
             raise InputError(
                 f"`model` gives the same {type(shared[0][1]).__name__}, as `{shared[0][0]}`, to every "
                 f"{type(network).__name__}, and `{path}.{own[0]}` ({type(module).__name__}) is set by no "
-                "reset_parameters, by which it would begin anew; give a class or function that makes a new one each time, as "
-                "lambda: Model(net=Net())."
+                "reset_parameters, by which it would begin anew; give a class or function that makes a new one each "
+                "time, as lambda: Model(net=Net())."
             )

@@ -22,8 +22,16 @@ from mia_lightning.training.own.hooks import (
     check_tensor_hooks,
 )
 from mia_lightning.training.own.lightning import batch_of, lightning_module
+from mia_lightning.training.own.making import keeps_frozen
 from mia_lightning.training.own.optimization import check_elementwise, optimization_of
-from mia_lightning.training.own.refusals import callbacks_of, check_batches, check_methods, left_out, may_change
+from mia_lightning.training.own.refusals import (
+    callbacks_of,
+    check_batches,
+    check_methods,
+    is_equal,
+    left_out,
+    may_change,
+)
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.step import OwnStep, drawing, global_states
 from mia_lightning.training.stack.layers import CounterDropout, make_stackable
@@ -126,6 +134,7 @@ class _Trial:
             check_start(step)
             buffers = dict(network.named_buffers())
             before = held_by(step.network)
+            still = {name: p.detach().clone() for name, p in network.named_parameters() if not p.requires_grad}
             s = -1
             while (s := s + 1) < self.num_steps:
                 trainer.at(*self._moment(s))
@@ -145,6 +154,7 @@ class _Trial:
                 if self.attributes:
                     self.num_steps = max(_STEPS, min(_LONG, trainer.estimated_stepping_batches))
             self._check_buffers(network, buffers)
+            self._check_frozen(network, still)
             if k == 0:
                 check_around(step, optimization, loss.detach())
                 check_end(step, optimization, {"loss": loss.detach()}, batch_of(*self._first_batch()))
@@ -194,6 +204,15 @@ class _Trial:
             raise InputError(
                 f"{_capital(self.step_of)} assigns the buffer `{lost[0]}` anew, which a stack cannot keep; update it "
                 "in place, as in self.buffer.copy_(value)."
+            )
+
+    def _check_frozen(self, network: nn.Module, still: Mapping[str, Tensor]) -> None:
+        changed = [name for name, values in still.items() if not is_equal(network.get_parameter(name).detach(), values)]
+        if changed and keeps_frozen(network):
+            raise InputError(
+                f"{_capital(self.step_of)} changes `{changed[0]}`, which is frozen and given to all networks, so that "
+                "models that are trained here would begin with what it was given; give a class or function that makes "
+                "a new one each time."
             )
 
     def in_a_loop(self) -> None:
