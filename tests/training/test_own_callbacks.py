@@ -96,7 +96,6 @@ def test_what_a_validation_sets_and_training_reads_is_warned_of(blobs: Populatio
     for part in ("ByValidation", "`alpha` in on_validation_epoch_end"):
         assert part in warning
     assert "validations`" not in warning
-    assert taken(bind_records(Net, blobs), blobs, Recipe(epochs=2), num_records=20).warning is None
 
 
 def test_hooks_around_backward_that_stand_on_the_callback_itself_are_refused(blobs: Population) -> None:
