@@ -4,6 +4,7 @@ The two packages hold the same code twice, and a Trainer of one refuses callback
 has both bases is a callback for either.
 """
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -20,3 +21,9 @@ else:
         return ours if other is ours else type(name, (ours, other), {"__module__": __name__})
 
     Callback, Checkpoint = _of_both("Callback"), _of_both("Checkpoint")
+
+
+def averaging(trainer: Any) -> str | None:
+    """The class of a callback that keeps an average of the module's weights, known by its name; None for none."""
+    names = [each.__name__ for callback in trainer.callbacks for each in type(callback).__mro__]
+    return next((each for each in names if re.search("EMA|SWA|Weight.?Averag", each)), None)

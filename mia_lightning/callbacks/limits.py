@@ -1,13 +1,12 @@
 """Training within a limit of leakage: the best epoch below it, and the end of training above it."""
 
-import re
 from math import pi
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
-from mia_lightning.callbacks.bases import Callback, Checkpoint
+from mia_lightning.callbacks.bases import Callback, Checkpoint, averaging
 from mia_lightning.callbacks.kept_epoch import KeptEpoch
 from mia_lightning.callbacks.look import Look
 from mia_lightning.callbacks.monitor import monitor_of
@@ -81,7 +80,7 @@ class BestWithin(Checkpoint):
         if stage != "fit":
             return
         monitor_of(trainer, self.prefix, "BestWithin")
-        _check_averaging(trainer)
+        _check_averaging(trainer, "BestWithin", "keep")
         if trainer.current_epoch == 0:
             self._kept, self.best_model_score = KeptEpoch(name=self._kept.name, folder=self._kept.folder), None
         self._validated_epoch = None
@@ -198,6 +197,7 @@ class LeakageLimit(Callback):
         if stage != "fit":
             return
         monitor_of(trainer, self.prefix, "LeakageLimit")
+        _check_averaging(trainer, "LeakageLimit", "end with")
         self.stopped_epoch = None
         if trainer.current_epoch == 0:
             self._kept = KeptEpoch(name=self._kept.name, folder=self._kept.folder)
@@ -262,19 +262,18 @@ class LeakageLimit(Callback):
         self._kept.load(state_dict["kept"])
 
 
-def _check_averaging(trainer: Any) -> None:
-    """Refuse callbacks that keep an average of weights: what is looked at is not what would be kept.
+def _check_averaging(trainer: Any, owner: str, would: str) -> None:
+    """Refuse callbacks that keep an average of weights: what is looked at is not what the module ends with.
 
     Raises:
         InputError: there is one, known by its name.
     """
-    names = [each.__name__ for callback in trainer.callbacks for each in type(callback).__mro__]
-    averaging = next((each for each in names if re.search("EMA|SWA|Weight.?Averag", each)), None)
-    if averaging is not None:
+    found = averaging(trainer)
+    if found is not None:
         raise InputError(
-            f"The Trainer has the callback {averaging}, which keeps an average of weights, while the leakage is "
-            "measured on those of each epoch, so that BestWithin would keep other weights than those it judges; leave "
-            "one of the two out."
+            f"The Trainer has the callback {found}, which keeps an average of weights, while the leakage is measured "
+            f"on those of each epoch, so that {owner} would {would} other weights than those it judges; leave one of "
+            "the two out."
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mia_lightning.audit import audit
 from mia_lightning.callbacks.answers import Answer, Reading, answers, reading_of
-from mia_lightning.callbacks.bases import Callback
+from mia_lightning.callbacks.bases import Callback, averaging
 from mia_lightning.callbacks.look import Look
 from mia_lightning.callbacks.picture import Picture, leakage_picture
 from mia_lightning.callbacks.records import RecordSample
@@ -167,6 +167,12 @@ class LeakageMonitor(Callback):
             raise InputError(
                 f"Two LeakageMonitors of the Trainer have the prefix {self.prefix!r}, so that their metrics would have "
                 "the same names; set `prefix` of one to another, such as LeakageMonitor(prefix='leakage_2')."
+            )
+        average = averaging(trainer)
+        if average is not None:
+            rank_zero_warn(
+                f"The Trainer has the callback {average}, which keeps an average of weights: the leakage monitor looks "
+                "at the weights of each epoch, and says nothing of that average; audit the model that you keep."
             )
         sides = sides_of(self, trainer)
         self._sides = sides

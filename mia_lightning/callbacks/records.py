@@ -1,8 +1,10 @@
 """The records that a monitor looks at: a fixed sample of a map-style dataset, without augmentation."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from mia_lightning.datasets.own.dealing import ever_dealt, weighted_records
 from mia_lightning.datasets.own.places import places_of
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator, isolated
@@ -126,14 +129,20 @@ def records_of_loader(loader: Any, *, name: str, setting: str) -> RecordSample:
         )
     records = records_of(dataset, loader, name=name)
     sampler = _sampler_of(loader)
-    named = _named_by(sampler)
+    named = None if deals_batches(loader) else _named_by(sampler, len(records))
     if named is not None:
         return replace(records, index_N=torch.as_tensor(named).to(torch.int64).unique())
-    is_known = isinstance(sampler, RandomSampler | SequentialSampler | DistributedSampler)
-    if not is_known and len(records) > len(sampler):
+    if isinstance(sampler, RandomSampler | SequentialSampler | DistributedSampler):
+        return records
+    count, known = len(records), None if _is_one_of_several() else ever_dealt(sampler, len(records))
+    if not deals_batches(loader):
+        count = min(count, length_hint(sampler, count))
+    if known is not None:
+        count = min(count, len(known))
+    if count < len(records):
         raise InputError(
-            f"The {name} loader draws {len(sampler)} of {len(records)} records by a {type(sampler).__name__}, which "
-            f"does not say which; {mend}."
+            f"The {name} loader draws {count} of {len(records)} records by a {type(sampler).__name__}, which does not "
+            f"say which; {mend}."
         )
     return records
 
@@ -144,7 +153,8 @@ def first_records(records: RecordSample, loader: Any, batches: float) -> tuple[R
     With `limit_train_batches` a model trains on no others.
     """
     sampler = _sampler_of(loader)
-    if not isinstance(sampler, SequentialSampler) and getattr(sampler, "shuffle", True):
+    is_distributed = isinstance(sampler, DistributedSampler) and not sampler.shuffle
+    if not isinstance(sampler, SequentialSampler) and not is_distributed:
         return records, False
     most = int(min(batches * _batch_size(loader), len(records)))
     return replace(records, index_N=records.index_N[:most]).anew(), True
@@ -175,8 +185,30 @@ def draws_again(loader: Any) -> bool:
     return bool(getattr(_sampler_of(loader), "replacement", False))
 
 
+def deals_batches(loader: Any) -> bool:
+    """Whether a sampler of the user's own makes whole batches, and not of what a sampler of records gives."""
+    return loader.batch_sampler is not None and not hasattr(loader.batch_sampler, "sampler")
+
+
+def num_batches(loader: Any) -> float:
+    """Of one epoch; infinite where the loader does not know."""
+    try:
+        return len(loader)
+    except TypeError:  # it, or its sampler, has no length
+        return math.inf
+
+
 def _sampler_of(loader: Any) -> Any:
+    """What deals the records, one by one or in batches."""
+    if deals_batches(loader):
+        return loader.batch_sampler
     return _innermost(getattr(loader.batch_sampler, "sampler", loader.sampler))
+
+
+def _is_one_of_several() -> bool:
+    """Whether other processes train, too, whose samplers give the rest of the records."""
+    is_begun = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return is_begun and torch.distributed.get_world_size() > 1
 
 
 def _innermost(sampler: Any) -> Any:
@@ -185,11 +217,11 @@ def _innermost(sampler: Any) -> Any:
     return sampler if inner is None else _innermost(inner)
 
 
-def _named_by(sampler: Any) -> Any:
+def _named_by(sampler: Any, num_records: int) -> Any:
     """The records that a sampler draws from, where it names them."""
-    weights = getattr(sampler, "weights", None)
-    if isinstance(weights, Tensor):
-        return weights.nonzero().squeeze(1)
+    weighted = weighted_records(sampler, num_records)
+    if weighted is not None:
+        return weighted
     indices = getattr(sampler, "indices", None)
     return indices if isinstance(indices, Sequence | np.ndarray | Tensor) else None
 

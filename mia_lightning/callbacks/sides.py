@@ -10,8 +10,10 @@ from torch import Tensor
 from mia_lightning.callbacks.fixed import both_fixed
 from mia_lightning.callbacks.records import (
     RecordSample,
+    deals_batches,
     draws_again,
     first_records,
+    num_batches,
     records_of,
     records_of_loader,
     shared,
@@ -136,13 +138,12 @@ def _held_out(settings: Any, trainer: Any) -> tuple[RecordSample, bool]:
 
 def _seen(members: RecordSample, loader: Any, trainer: Any) -> RecordSample:
     """The records that the model trains on, where the Trainer takes a part of its batches alone."""
-    each = (
-        min(trainer.num_training_batches, len(loader)) if hasattr(loader, "__len__") else trainer.num_training_batches
-    )
+    each = min(trainer.num_training_batches, num_batches(loader))
     if trainer.max_steps > 0:
         each = min(each, trainer.max_steps * trainer.accumulate_grad_batches)
     batches = each * trainer.world_size
-    if batches * members.batch_size >= len(members) and not draws_again(loader):
+    is_all = each >= num_batches(loader) if deals_batches(loader) else batches * members.batch_size >= len(members)
+    if is_all and not draws_again(loader):
         return members
     first, is_in_order = first_records(members, loader, batches)
     if not is_in_order and not _leaves_out_the_last_alone(loader, each):
@@ -156,7 +157,7 @@ def _seen(members: RecordSample, loader: Any, trainer: Any) -> RecordSample:
 
 def _leaves_out_the_last_alone(loader: Any, batches: float) -> bool:
     """Whether an epoch misses no more than the batch that is too small, another one each time."""
-    return bool(loader.drop_last) and batches >= len(loader) and not draws_again(loader)
+    return bool(loader.drop_last) and batches >= num_batches(loader) and not draws_again(loader)
 
 
 def _sample(records: RecordSample, count: int | str, seed: int, name: str) -> RecordSample:

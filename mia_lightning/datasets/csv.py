@@ -4,10 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mia_lightning.datasets.doubts import about_identifiers, are_few, looks_like_identifier
+from mia_lightning.datasets.doubts import (
+    about_identifiers,
+    about_rounding,
+    are_few,
+    is_coarse,
+    looks_like_identifier,
+)
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.tables.labels import LabelColumns, Separator
-from mia_lightning.datasets.tables.roles import ColumnNames, check_named, listing_of_table, require
+from mia_lightning.datasets.tables.roles import ColumnNames, check_named, listing_of_table, never_numbers, require
 from mia_lightning.datasets.tables.text import Delimiter, Table
 from mia_lightning.datasets.tables.values import dropped, finite_numbers
 from mia_lightning.errors import DataNotThereError, InputError
@@ -57,7 +63,8 @@ def load_csv(
     file = Path(path).expanduser()
     if not file.is_file():
         raise DataNotThereError(f"'{file.absolute()}' is not a file: set dataset.path to the CSV file")
-    table = Table(file, f"'{file.absolute()}'", delimiter)
+    aside = never_numbers(label_column, label_separator, drop_columns)
+    table = Table(file, f"'{file.absolute()}'", delimiter, aside=aside)
     others = require(
         table,
         label_column=label_column,
@@ -82,14 +89,19 @@ def load_csv(
         is_missing_said=False,
     )
     x = np.empty((len(table), len(features)), np.float32)
-    identifiers = []
+    identifiers, coarse = [], []
     for j, column in enumerate(features):
         values = finite_numbers(table, column)
         x[:, j] = values
         if looks_like_identifier(values, listing.stratum_N):
             identifiers.append(column)
+        elif is_coarse(values):
+            coarse.append(column)
     remarks = []
     if identifiers and are_few(len(identifiers), len(features)):
         columns = [f"The column {column!r}" for column in identifiers]
         remarks = [about_identifiers(columns, file.name, f"leave it out by {dropped(identifiers)}")]
+    if coarse:
+        names = [f"The column {column!r}" for column in coarse]
+        remarks.append(about_rounding(names, file.name, f", or leave it out by {dropped(coarse)}"))
     return listing.population(x, form=None, name=file.stem if name is None else name, remarks=remarks)

@@ -1,5 +1,6 @@
 """Records that may not be what they are taken for: columns of identifiers, labels that are measurements, and others."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ _SAMPLE = 256  # records that show whether a column is worth a look
 _FEW_CLASSES = 20
 _FEW_RECORDS = 5  # for each class
 _CHANNELS = (1, 2, 3, 4)  # of an image: grey, with transparency, in colours
+_MOST_ROUNDING = 0.01  # of the deviation of numbers
+_COLUMNS = 4096  # at once: bounds memory, not results
 
 Column = np.ndarray[Any, Any]
 
@@ -43,6 +46,40 @@ def identifier_columns(x_NF: Column, label_N: Column) -> list[int]:
     worth = (num_F >= _NEARLY * len(some)).nonzero()[0].tolist()
     found = [j for j in worth if looks_like_identifier(x_NF[:, j], label_N)]
     return found if are_few(len(found), x_NF.shape[1]) else []
+
+
+def is_coarse(value_N: Column) -> bool:
+    """Whether float32 keeps so few digits of numbers that rounding shows beside their variation; gaps are let by."""
+    return bool(_are_coarse(value_N[:, None])[0])
+
+
+def coarse_columns(x_NF: Column) -> list[int]:
+    """The places of the columns of which this is so, by a sample of the rows."""
+    if x_NF.ndim != 2 or x_NF.dtype.kind not in "fiu" or x_NF.dtype.itemsize <= 2 or x_NF.dtype == np.float32:
+        return []
+    some = x_NF[:: max(1, len(x_NF) // _SAMPLE)]
+    blocks = range(0, some.shape[1], _COLUMNS)
+    return [start + int(j) for start in blocks for j in _are_coarse(some[:, start : start + _COLUMNS]).nonzero()[0]]
+
+
+def _are_coarse(value_NF: Column) -> Column:
+    if not len(value_NF):
+        return np.zeros(value_NF.shape[1], dtype=bool)
+    exact_NF = np.ma.masked_invalid(value_NF.astype(np.float64))
+    with np.errstate(over="ignore"):  # of what `Population` refuses
+        error_F = np.ma.abs(exact_NF - exact_NF.astype(np.float32)).max(0)
+    differs_F = exact_NF.max(0) > exact_NF.min(0)
+    coarse_F: Column = np.ma.filled(differs_F & (error_F > _MOST_ROUNDING * exact_NF.std(0)), False)
+    return coarse_F
+
+
+def about_rounding(names: Sequence[str], where: str, mend: str) -> str:
+    """The sentence for the report on numbers that are coarse (`is_coarse`)."""
+    some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return (
+        f"{some} of {where} {'loses' if len(names) == 1 else 'lose'} digits that matter: float32, in which models are "
+        f"given numbers, rounds by more than a hundredth of the deviation; subtract a public constant{mend}."
+    )
 
 
 def are_few(num: int, of: int) -> bool:
@@ -79,6 +116,9 @@ def about_arrays(x: Any, label_N: Column, name: str) -> list[str]:
     if found:
         columns = [f"Feature {column}" for column in found]
         remarks.append(about_identifiers(columns, f"population {name!r}", "leave it out"))
+    coarse = [] if isinstance(x, Tensor) else coarse_columns(x)
+    if coarse:
+        remarks.append(about_rounding([f"Feature {j}" for j in coarse], f"population {name!r}", ""))
     if len(shape) == 4 and shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
         channels, height, width = shape[1:]
         remarks.append(
@@ -100,12 +140,13 @@ def about_classes(label_N: Column, class_names: Sequence[str], name: str) -> lis
         )
     folded: dict[str, str] = {}
     for each in class_names:
-        other = folded.setdefault(each.casefold(), each)
+        other = folded.setdefault(" ".join(unicodedata.normalize("NFKC", each).casefold().split()), each)
         if other != each:
-            remarks.append(
-                f"The classes {other!r} and {each!r} of population {name!r} differ in case alone; if they are one, "
-                "write it in one way."
-            )
+            is_case = other.casefold() == each.casefold()
+            both = f"{other!r} and {each!r}" if is_case else f"{other!a} and {each!a}"  # which may look the same
+            how = "case" if is_case else "blanks, case or the coding of characters"
+            what = f"The classes {both} of population {name!r} differ in {how} alone"
+            remarks.append(f"{what}; if they are one, write it in one way.")
     empty = [each for each, count in zip(class_names, count_C, strict=True) if count == 0]
     if empty:
         remarks.append(

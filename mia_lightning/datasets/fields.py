@@ -31,7 +31,7 @@ _MASK = "attention_mask"
 def of_items(
     x: Tensor | Mapping[str, Tensor], kinds: Kinds | None
 ) -> tuple[Tensor | Mapping[str, Tensor], Kinds | None]:
-    """Records and kinds of a user's own items: of named tensors, int64 are tokens unless told otherwise.
+    """Records and kinds of a user's own items: of named tensors, rows of int64 are tokens unless told otherwise.
 
     An int64 tensor `attention_mask` that is 0 exactly where tokens are one id, which is then padding, or nowhere, is
     not kept, but derived from the tokens.
@@ -39,7 +39,7 @@ def of_items(
     if isinstance(x, Tensor) or (kinds is not None and not isinstance(kinds, Mapping)):
         return x, kinds
     told = dict(kinds or {})
-    found = {**{key: "tokens" for key, each in x.items() if key not in told and each.dtype == torch.int64}, **told}
+    found = {**{key: "tokens" for key, each in x.items() if key not in told and _is_row_of_ids(each)}, **told}
     mask = x.get(_MASK)
     if mask is None or _MASK in told:
         return x, found
@@ -56,6 +56,10 @@ def of_items(
             found[key] = {"kind": "tokens", "padding": padding, "mask": _MASK}
             return {name: each for name, each in x.items() if name != _MASK}, found
     return x, found
+
+
+def _is_row_of_ids(value: Tensor) -> bool:
+    return value.dtype == torch.int64 and value.ndim == 2
 
 
 def formed(x: Array | Mapping[str, Array], kinds: Kinds | None, name: str) -> tuple[Tensor, Form | None]:
@@ -139,7 +143,7 @@ def _usual(value: Tensor, what: str) -> Kind:
         return "image"
     raise InputError(
         f"{what} has whole numbers of shape {list(value.shape)}, which may be {_OF_CODES} or numeric: say which in "
-        "kinds"
+        "kinds, or leave it out, as what only numbers the records"
     )
 
 

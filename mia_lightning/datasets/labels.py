@@ -17,6 +17,7 @@ from mia_lightning.tasks.interface import Task
 Values = np.ndarray[Any, Any]
 
 _FEW = 6  # labels in a sentence
+_GAPS = ("nan", "none", "<na>", "nat")  # as Python and pandas write what is missing
 _MOST_ROUNDING = 1e-3  # of the deviation of numbers
 
 
@@ -253,6 +254,9 @@ def _of_text(text_N: Values, given: list[str] | None, what: str) -> _Found:
     distinct, place_M = np.unique(flat, return_inverse=True)
     named: list[str] = distinct.tolist()
     if given is None:
+        gap = _gap_among_numbers(named)
+        if gap is not None:
+            raise _missing(int((flat == gap).argmax()), what)
         names, numbers = by_value(named)
         place_M = np.array([names.index(each) for each in named], np.int64)[place_M]
         check_classes(numbers, place_M, what)
@@ -268,6 +272,14 @@ def _of_text(text_N: Values, given: list[str] | None, what: str) -> _Found:
         place_M = np.array([names.index(each) for each in named], np.int64)[place_M]
     counted = [str(c) for c in range(len(names))]
     return place_M.reshape(text_N.shape), names, () if names == counted else names
+
+
+def _gap_among_numbers(named: Sequence[str]) -> str | None:
+    """A word that Python writes for what is missing, such as nan, where all others are numbers; None for none."""
+    gaps = [each for each in named if each.strip().lower() in _GAPS]
+    others = [each for each in named if each not in gaps]
+    is_number = bool(others) and None not in by_value(others)[1]
+    return gaps[0] if gaps and is_number else None
 
 
 def by_value(named: Sequence[str]) -> tuple[list[str], list[float | None]]:

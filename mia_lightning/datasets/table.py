@@ -6,7 +6,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.tables.features import read_features
 from mia_lightning.datasets.tables.labels import LabelColumns, Separator
 from mia_lightning.datasets.tables.reading import read_table
-from mia_lightning.datasets.tables.roles import ColumnNames, check_named, listing_of_table, require
+from mia_lightning.datasets.tables.roles import ColumnNames, check_named, listing_of_table, never_numbers, require
 from mia_lightning.datasets.tables.text import Delimiter
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import Name, PathLike
@@ -69,7 +69,8 @@ def load_table(
             among numbers, a record has no label, group or identifier, or the label is a measurement.
     """
     file = Path(path).expanduser()
-    table = read_table(file, delimiter=delimiter)
+    aside = never_numbers(label_column, label_separator, drop_columns)
+    table = read_table(file, delimiter=delimiter, aside=aside)
     others = require(
         table,
         label_column=label_column,

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from pydantic_core import ArgsKwargs
+from torch import nn
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -62,7 +63,7 @@ def _model_of(module: Any) -> Any:
     """The module's class with its hyper-parameters, as a checkpoint would make it.
 
     Raises:
-        InputError: it was made with arguments that it did not keep.
+        InputError: it was made with arguments that it did not keep, or with a network, and is frozen.
     """
     kind: Any = type(module)
     kept: Mapping[str, Any] = module.hparams
@@ -80,6 +81,13 @@ def _model_of(module: Any) -> Any:
             f"{kind.__name__} was made with `{'`, `'.join(lacking)}`, which it did not keep; call "
             "self.save_hyperparameters() in its __init__, or give `model`, a class or function that makes an untrained "
             "one."
+        )
+    part = next((name for name, each in kept.items() if isinstance(each, nn.Module)), None)
+    if part is not None and not any(p.requires_grad for p in module.parameters()):
+        raise InputError(
+            f"All of {kind.__name__} is frozen, and so is `{part}`, the network that it was made with, which shadow "
+            "models would be given as it is; call unfreeze() of the module, or give `model`, a class or function that "
+            "makes an untrained one."
         )
     takes_all = any(each.kind is each.VAR_KEYWORD for each in inspect.signature(kind).parameters.values())
     return partial(kind, **{name: value for name, value in kept.items() if takes_all or name in parameters})

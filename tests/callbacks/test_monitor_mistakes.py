@@ -28,6 +28,7 @@ from torchvision import transforms
 from torchvision.datasets import FakeData
 
 import mia_lightning as mia
+from mia_lightning.callbacks.records import records_of_loader
 from mia_lightning.callbacks.sides import sides_of
 
 
@@ -100,6 +101,39 @@ def test_a_sampler_says_which_records_are_members_or_is_refused(tmp_path: Path) 
         trainer(tmp_path, monitor).fit(made(), weighted, held_out)
     assert monitor.fitted.members.index_N.tolist() == list(range(200))
     assert "Odd" in refused(tmp_path, DataLoader(dataset, batch_size=20, sampler=Odd(300)), held_out)
+
+
+class Batches:
+    """Batches of some records, in an order of chance, of which nothing else is known."""
+
+    def __init__(self, count: int, size: int = 20) -> None:
+        self.count, self.size = count, size
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __iter__(self) -> Any:
+        return iter(torch.randperm(self.count, generator=self.generator).split(self.size))
+
+
+def test_a_sampler_of_batches_says_which_records_are_members_or_is_refused(tmp_path: Path) -> None:
+    dataset, (_, held_out) = records(300), loaders()
+    assert "200 of 300 records by a Batches" in refused(
+        tmp_path, DataLoader(dataset, batch_sampler=Batches(200)), held_out
+    )
+    fixed = [list(range(start, start + 20)) for start in range(0, 200, 20)]
+    assert "200 of 300 records by a list" in refused(tmp_path, DataLoader(dataset, batch_sampler=fixed), held_out)
+    assert "15 of 300 records by a list" in refused(tmp_path, DataLoader(dataset, sampler=[*Odd(30)] * 20), held_out)
+    with pytest.MonkeyPatch.context() as patched:  # each of two processes has a half
+        patched.setattr(torch.distributed, "is_initialized", lambda: True)
+        patched.setattr(torch.distributed, "get_world_size", lambda: 2)
+        halves = DataLoader(dataset, batch_sampler=fixed)
+        found = records_of_loader(halves, name="training", setting="monitor.train_records")
+    assert len(found) == 300
+    weighs = Odd(300)
+    weighs.weights = torch.tensor([1.0, 2.0, 1.0])  # of the classes
+    assert "150 of 300 records by a Odd" in refused(tmp_path, DataLoader(dataset, sampler=weighs), held_out)
+    batches, monitor = Batches(300, size=150), mia.LeakageMonitor()
+    trainer(tmp_path, monitor, max_epochs=1).fit(made(), DataLoader(dataset, batch_sampler=batches), held_out)
+    assert monitor.fitted.members.index_N.tolist() == list(range(300))
 
 
 @pytest.mark.costly
@@ -298,7 +332,7 @@ def test_hooks_that_augment_batches_in_training_leave_the_monitor_alone(tmp_path
     assert monitor.trace[-1].train_accuracy == pytest.approx(float(accuracy))
 
 
-def test_an_average_of_weights_is_refused_beside_best_within(tmp_path: Path) -> None:
+def test_an_average_of_weights_is_refused_beside_a_limit_and_warned_of_beside_a_monitor(tmp_path: Path) -> None:
     class EMACallback(pl.Callback):
         """As many projects have one."""
 
@@ -312,6 +346,11 @@ def test_an_average_of_weights_is_refused_beside_best_within(tmp_path: Path) -> 
         name = type(average).__name__
         with pytest.raises(mia.InputError, match=f"{name}.*average of weights.*BestWithin"):
             fit.fit(made(NeverTrains), *loaders())
+        limited = trainer(tmp_path, mia.LeakageMonitor(), mia.LeakageLimit(auc=0.9), average, **settings)
+        with pytest.raises(mia.InputError, match=f"{name}.*average of weights.*LeakageLimit"):
+            limited.fit(made(NeverTrains), *loaders())
+    with pytest.warns(UserWarning, match="EMACallback.*average of weights"):
+        trainer(tmp_path, mia.LeakageMonitor(), EMACallback(), max_epochs=1).fit(made(), *loaders())
 
 
 def test_two_monitors_of_one_prefix(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mia_lightning.datasets.csv import load_csv
+from mia_lightning.datasets.population import make_population
+from mia_lightning.datasets.table import load_table
 from mia_lightning.errors import InputError
 
 TABLE = """height,class,weight,in
@@ -46,6 +48,33 @@ def test_without_members_their_column_would_be_a_feature(tmp_path: Path) -> None
     path = write(tmp_path, "a,b,y\n1,0,p\n2,1,q\n")
     assert load_csv(path=path, label_column="y").input_shape == (2,)
     assert load_csv(path=path, label_column="y", member_column="b").input_shape == (1,)
+
+
+def test_classes_that_look_alike_and_numbers_that_lose_their_digits_are_remarked(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    cafes = ("caf\u00e9", "cafe\u0301")
+    lines = [f"{1_700_000_000_000 + 1000 * (i % 9)},{i % 5}.1,0.1,{cafes[i % 2]}" for i in range(40)]
+    path.write_text("\n".join(["when,a,same,y", *lines]))
+    population = load_csv(path=path, label_column="y")
+    rounded, alike = population.remarks
+    for part in ("'when'", "float32", "dataset.drop_columns=[when]"):
+        assert part in rounded
+    assert "'cafe\\u0301' and 'caf\\xe9'" in alike
+    error = abs(int(np.float32(1_700_000_001_000)) - 1_700_000_001_000)
+    assert error > 0.01 * np.std([1000 * (i % 9) for i in range(40)])
+    table = load_table(path=path, label_column="y")
+    assert rounded in table.remarks
+    assert sum("float32" in each for each in table.remarks) == 1
+    x = np.array([[float(each) for each in line.split(",")[:3]] for line in lines])
+    arrays = make_population(x, np.arange(40) % 2)
+    assert [each.partition(" of ")[0] for each in arrays.remarks] == ["Feature 0"]
+
+
+def test_a_word_for_what_is_missing_may_name_a_class_among_words(tmp_path: Path) -> None:
+    path = tmp_path / "countries.csv"
+    path.write_text("a,y\n1,NA\n2,DE\n3,NA\n")
+    population = load_csv(path=path, label_column="y")
+    assert population.class_names == ("DE", "NA")
 
 
 def test_numeric_labels_are_sorted_by_value_and_keep_their_text(tmp_path: Path) -> None:
@@ -305,6 +334,13 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, str], str]] = {
         "line 3 of .* has '1e300' in column 'a': encode it as a finite",
     ),
     "no label": ("a,y\n1,p\n2, \n", {}, "line 3 of .* has '' in column 'y': give each record a label"),
+    "true among numbers": ("a,y\n1,p\ntrue,q\n0,p\n", {}, "line 3 of .* has 'true' in column 'a': encode it as"),
+    "a negative gap": ("a,y\n1,p\n-nan,q\n", {}, "line 3 of .* has '-nan' in column 'a': encode it as"),
+    "no label among numbers": (
+        "a,y\n1,0\n2,1\n3,nan\n4,none\n",
+        {},
+        "line 4 of .* has 'nan' in column 'y': give each record a label",
+    ),
     "ragged short": ("a,b,y\n1,2,p\n1,q\n", {}, "line 3 of .* has 2 values for 3 columns: give each record"),
     "ragged long": ("a,y\n1,p\n1,q\n1,q,\n", {}, "line 4 of .* has 3 values for 2 columns: give each record"),
     "thousands": (

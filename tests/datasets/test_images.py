@@ -115,6 +115,26 @@ def test_grey_one_bit_palette_and_transparent_images_become_colour(tmp_path: Pat
     np.testing.assert_array_equal(x_N[3], picture(2, 4, 6, 4)[..., :3])
 
 
+def test_what_is_left_out_of_images_is_counted(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    see_through = np.full((4, 6, 4), 255, np.uint8)
+    see_through[0, 0, 3] = 254
+    tree = {
+        "cat/a.jpg": encoded(picture(0), "JPEG", exif=turned),
+        "cat/b.png": encoded(see_through),
+        "dog/c.png": encoded(np.full((4, 6, 4), 255, np.uint8)),
+        "dog/d.jpg": encoded(picture(1), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff"),  # damaged, which is no matter
+    }
+    population = load_images(path=as_folder(tmp_path / "pets", tree))
+    first, second = population.remarks
+    assert "1 of 4" in first
+    assert "EXIF" in first
+    assert "1 of 4" in second
+    assert "transparen" in second
+    assert [each.has_N.tolist() for each in population.marks] == [[True, *[False] * 3], [False, True, False, False]]
+
+
 def test_name_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(as_folder(tmp_path / "my.pets", TREE))
     assert load_images(path=".").name == "my.pets"

@@ -118,6 +118,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "None": (["a", None, "b", "a", "a", "b"], {}, ["record 1"]),
     "NA": (pd.Series([1, 2, 3, 1, 2, None], dtype="Int64"), {}, ["record 5"]),
     "NaT": (np.array([1, 1, 2, 2, pd.NaT, 1], object), {}, ["record 4"]),
+    "a word for it among numbers": (["0", "1", "1", "nan", "0", "1"], {}, ["record 3"]),
     "empty text": (["a", "b", "", "a", "b", "b"], {}, ["record 2"]),
     "no category": (pd.Categorical(["a", None, "b", "a", "a", "b"]), {}, ["record 1"]),
     "fraction": (np.array([0, 1, 0, 0.5, 1, 1]), {}, ["0.5", "record 3", "float64", "task=regression"]),
@@ -142,6 +143,10 @@ def test_what_is_no_class_is_refused(case: str) -> None:
     with pytest.raises(InputError) as refused:
         make_population(X, label, **options)
     assert all(part in str(refused.value) for part in parts), str(refused.value)
+
+
+def test_a_word_for_what_is_missing_may_name_a_class_among_words() -> None:
+    assert make_population(X, ["none", "some", "all"] * 2).class_names == ("all", "none", "some")
 
 
 def test_text_that_is_an_identifier_is_refused() -> None:

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from mia_lightning.datasets.own import filling
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import SettingError
+from mia_lightning.errors import InputError, SettingError
 from mia_lightning.seeds import isolated
 
 # Items
@@ -92,6 +92,28 @@ ITEMS = [
 @pytest.mark.parametrize(("items", "parts"), ITEMS)
 def test_items_of_other_forms_are_refused(items: list[Any], parts: list[str]) -> None:
     refused(Listed(items), *parts)
+
+
+def test_it_is_said_that_further_parts_of_items_are_left_out() -> None:
+    parts = TensorDataset(torch.arange(12.0).view(4, 3), torch.arange(4) % 2, torch.arange(4))
+    population = Population.of(DataLoader(parts, batch_size=2))
+    (remark,) = population.remarks
+    assert "3 parts" in remark
+    assert population.label_N.tolist() == [0, 1, 0, 1]
+
+    def last(items: list[Any]) -> Any:
+        x, _, y = torch.utils.data.default_collate(items)
+        return x, y // 2
+
+    chosen = Population.of(DataLoader(parts, batch_size=2, collate_fn=last))
+    assert chosen.remarks == ()
+    assert chosen.label_N.tolist() == [0, 0, 1, 1]
+
+
+def test_numbers_of_records_beside_their_tensors_are_no_tokens() -> None:
+    items = Listed([{"ids": torch.arange(5), "idx": i, "label": i % 2} for i in range(4)])
+    with pytest.raises(InputError, match=r"'idx' of population .* has whole numbers of shape .*say which in kinds"):
+        Population.of(items)
 
 
 def test_what_cannot_be_read_is_named() -> None:

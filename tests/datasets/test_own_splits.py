@@ -192,6 +192,77 @@ def test_an_unknown_order_of_records_is_refused_unless_left_out() -> None:
         assert len(Population.of(Toy(DataLoader(table(4)), loader, []))) == 8  # held-out records come once all the same
 
 
+class Batches:
+    """Pairs of some records, in an order of chance; it counts its passes, and has no length."""
+
+    def __init__(self, some: list[int], drop_last: bool = False) -> None:
+        self.some, self.drop_last, self.epoch = some, drop_last, 0
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __iter__(self) -> Any:
+        self.epoch += 1
+        order = torch.randperm(len(self.some), generator=self.generator).tolist()
+        self.some = [self.some[i] for i in order]
+        for start in range(0, len(order) - self.drop_last * (len(order) % 2), 2):
+            yield self.some[start : start + 2]
+
+
+def test_records_that_a_sampler_never_gives_are_no_members() -> None:
+    held_out = DataLoader(table(3, 100))
+    weighted = torch.utils.data.WeightedRandomSampler([0.0, 2.0, 0.0, 4.0, 1.0, 0.0], 60)
+    own = Batches([1, 3, 4])
+    for options, name in (
+        ({"sampler": weighted, "batch_size": 4, "drop_last": True}, "WeightedRandomSampler"),
+        ({"batch_sampler": own}, "Batches"),
+        ({"batch_sampler": Batches([1, 3, 4], drop_last=True)}, "Batches"),
+        ({"batch_sampler": [[1, 3], [4, 3]]}, "list"),
+        ({"sampler": [1, 3, 4, 3]}, "list"),
+    ):
+        module = Toy(DataLoader(table(6), **options), held_out, [])
+        population = Population.of(module, loading="ignore")
+        assert population.x_N[population.member_N, 0].tolist() == [2, 6, 8], name
+        said = [each for each in population.remarks if name in each]
+        assert any("3 of its records" in each for each in said), said
+        assert any("loading" in each for each in said), said
+    assert own.epoch == 0
+    assert own.some == [1, 3, 4]
+    assert torch.equal(own.generator.get_state(), torch.Generator().manual_seed(0).get_state())
+
+
+def test_weights_of_classes_are_no_weights_of_records() -> None:
+    class Own(torch.utils.data.Sampler[int]):
+        weights = torch.tensor([1.0, 0.0])
+
+        def __iter__(self) -> Any:
+            return iter([5, 1, 2, 2])
+
+    population = Population.of(DataLoader(table(6), sampler=Own()), loading="ignore")
+    assert population.x_N[:, 0].tolist() == [2, 4, 10]
+
+
+class Endless(torch.utils.data.Sampler[int]):
+    def __iter__(self) -> Any:
+        while True:
+            yield from torch.randperm(6).tolist()
+
+
+def test_a_sampler_without_an_end_is_told_from_one_that_gives_each_record_once() -> None:
+    loader = DataLoader(table(6), sampler=Endless(), batch_size=2)
+    with pytest.raises(InputError, match="Endless, which does not give each record once"):
+        Population.of(loader)
+    assert len(Population.of(loader, loading="ignore")) == 6
+
+
+def test_what_is_left_out_of_a_loader_is_said() -> None:
+    def turned(items: list[Any]) -> Any:
+        x, y = torch.utils.data.default_collate(items)
+        return x.flip(0), y
+
+    population = Population.of(DataLoader(table(4), batch_size=2, collate_fn=turned), loading="ignore")
+    assert any("loading" in remark and "turned" in remark for remark in population.remarks)
+    assert Population.of(DataLoader(table(4), batch_size=2, shuffle=True), loading="ignore").remarks == ()
+
+
 def test_samplers_of_known_order() -> None:
     some = torch.utils.data.SubsetRandomSampler([3, 0])
     population = Population.of(DataLoader(table(4), sampler=some, batch_size=2))

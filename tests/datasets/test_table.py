@@ -205,6 +205,37 @@ def test_several_groupings_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_long_numbers_that_are_one_float_stay_two_groups_and_two_classes(tmp_path: Path) -> None:
+    people = [2**53, 2**53 + 1, 2**53 + 2]
+    content = long(12, person=[people[i % 3] for i in range(12)])
+    grouped = load(tmp_path, content, group_columns=["person"])
+    assert grouped.group_names == tuple(map(str, people))
+    assert grouped.group_N.tolist() == [0, 1, 2] * 4
+    classes = load(tmp_path, content, label_column="person", drop_columns=["outcome"])
+    assert classes.class_names == grouped.group_names
+    assert classes.label_N.tolist() == [0, 1, 2] * 4
+
+
+def test_commas_of_what_is_no_number_say_nothing_of_other_columns(tmp_path: Path) -> None:
+    content = 'pair,a,outcome\n"1,2",0.5,p\n"3,4",1.5,q\n'
+    dropped = load(tmp_path, content, drop_columns=["pair"])
+    assert dropped.x_N.tolist() == [[0.5], [1.5]]
+    several = load(
+        tmp_path,
+        content,
+        label_column="pair",
+        label_separator=",",
+        drop_columns=["outcome"],
+        task=Multilabel(),
+    )
+    assert several.x_N.tolist() == [[0.5], [1.5]]
+    assert several.class_names == ("1", "2", "3", "4")
+    with pytest.raises(
+        InputError, match=r"has '0.5' in column 'a': .*other columns have decimal commas, such as 'pair'"
+    ):
+        load(tmp_path, content)
+
+
 def test_a_column_of_weights_and_labels_from_1(tmp_path: Path) -> None:
     population = load(tmp_path, "size,heavy,outcome\n1,2,1\n3,0.5,2\n4,1,2\n", weight_column="heavy")
     assert population.weight_N is not None

@@ -127,12 +127,15 @@ FORMS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "csv": (csv, {}),
     "csv in latin-1": (lambda folder: csv(folder, encoding="latin-1"), {"encoding": "latin-1"}),
     "csv in utf-16": (lambda folder: csv(folder, encoding="utf-16"), {}),
+    "csv with a mark in the encoding that is said": (lambda f: csv(f, encoding="utf-8-sig"), {"encoding": "utf-8"}),
+    "csv in utf-16 as its half is called": (lambda f: csv(f, encoding="utf-16"), {"encoding": "utf-16-le"}),
     "parquet": (parquet, {}),
     "packed json lines": (packed, {}),
     "json lines with gaps": (gaps, {}),
     "folder": (class_folders, {}),
     "folder in latin-1": (lambda folder: class_folders(folder, encoding="latin-1"), {"encoding": "latin-1"}),
     "folder in utf-16": (lambda folder: class_folders(folder, encoding="utf-16"), {}),
+    "folder with marks": (lambda f: class_folders(f, encoding="utf-8-sig"), {"encoding": "UTF8"}),
 }
 
 

@@ -81,6 +81,22 @@ def validated() -> pl.Trainer:
     return trainer
 
 
+class Around(Net):
+    """A network that is given, and kept among the hyper-parameters."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(12, keeps=False)
+        with quiet_lightning():
+            self.save_hyperparameters()
+        self.net = net
+
+
+def frozen() -> pl.Trainer:
+    trainer = fitted(Around(nn.Linear(64, 10)), Data())
+    trainer.lightning_module.freeze()
+    return trainer
+
+
 def figures(report: mia.AuditReport) -> Any:
     return [attack.overall for attack in report.attacks], report.target
 
@@ -166,6 +182,7 @@ def test_settings_that_the_trainer_overrules_are_named() -> None:
         (lambda: mia.audit(trainer=validated()), "fitted nothing"),
         (lambda: mia.audit(Data(), datamodule=Data(), model=Net), "`datamodule` and `data`"),
         (lambda: mia.LeakageMonitor().audit(), "has seen no fit"),
+        (lambda: mia.Audit(trainer=frozen()), "Around is frozen.*`net`.*unfreeze"),
     ],
 )
 def test_what_cannot_be_filled_in_is_named(make: Any, named: str) -> None:

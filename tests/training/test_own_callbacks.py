@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-from own_refused import refusal, with_method
+from own_refused import Net, refusal, with_method
 
 from mia_lightning.callbacks.monitor import LeakageMonitor
 from mia_lightning.datasets.population import Population
@@ -67,6 +67,35 @@ def test_callbacks_that_may_change_the_training_are_warned_of(
     for warning in (how.warning, settings.fit.warning):
         assert (warning is None) is (hook is None)
         assert warning is None or (type(callback).__name__ in warning and str(hook) in warning)
+
+
+class ByValidation(Net):
+    """Weighs its loss by what a validation found, and counts validations for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha, self.validations = 1.0, 0
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.weight * super().training_step(batch, batch_idx)
+
+    @property
+    def weight(self) -> float:
+        return self.alpha
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.validations += 1
+
+    def on_validation_epoch_end(self) -> None:
+        self.alpha = 0.5 if self.validations > 1 else 1.0
+
+
+def test_what_a_validation_sets_and_training_reads_is_warned_of(blobs: Population) -> None:
+    warning = taken(bind_records(ByValidation, blobs), blobs, Recipe(epochs=2), num_records=20).warning
+    assert warning is not None
+    for part in ("ByValidation", "`alpha` in on_validation_epoch_end"):
+        assert part in warning
+    assert "validations`" not in warning
 
 
 def test_hooks_around_backward_that_stand_on_the_callback_itself_are_refused(blobs: Population) -> None:

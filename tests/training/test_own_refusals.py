@@ -16,6 +16,10 @@ from torchmetrics.classification import MulticlassAccuracy
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.training.own.making import OwnParts, made_for_stacks
+from mia_lightning.training.own.taken import taken
+from mia_lightning.training.stack.binding import bind_records
+from mia_lightning.training.step.recipe import Recipe
 
 
 def test_methods_that_are_missing(blobs: Population) -> None:
@@ -238,6 +242,59 @@ class OwnParameter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(3))
+
+
+class Teacher(Net):
+    """An average of its layer, which is frozen, and which each step moves."""
+
+    def __init__(self, teacher: nn.Module) -> None:
+        super().__init__()
+        self.teacher = teacher.requires_grad_(False)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        with torch.no_grad():
+            self.teacher.weight.mul_(0.9).add_(self.layer.weight, alpha=0.1)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.usefixtures("global_generators")  # of layers that are made
+def test_a_frozen_part_that_the_step_changes_is_no_part_to_be_given_to_all(blobs: Population) -> None:
+    assert "changes `teacher.weight`" in refusal_of(partial(Teacher, nn.Linear(6, 8)), blobs)
+    how = taken(bind_records(lambda: Teacher(nn.Linear(6, 8)), blobs), blobs, Recipe(epochs=2), num_records=20)
+    assert how.recipe.own is not None
+
+
+def refusal_of(make: Any, population: Population) -> str:
+    shared, _ = made_for_stacks(make, population, max_epochs=2)
+    with pytest.raises(InputError) as refused:
+        taken(bind_records(shared, population), population, Recipe(epochs=2), num_records=20)
+    return str(refused.value)
+
+
+class Adapted(nn.Linear):
+    """A layer with parameters of its own, which the initialisation of its base does not know."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 3)
+        self.lora = nn.Parameter(torch.ones(3, 6))
+
+
+class AdaptedAnew(Adapted):
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if hasattr(self, "lora"):
+            nn.init.zeros_(self.lora)
+
+
+@pytest.mark.usefixtures("global_generators")  # of layers that are made
+def test_a_parameter_that_the_initialisation_leaves_as_it_is(blobs: Population) -> None:
+    with pytest.raises(InputError, match=r"`net.lora` \(Adapted\) is set by no reset_parameters"):
+        own_job(partial(Shared, net=Adapted()), blobs)
+    with pytest.raises(InputError, match="lazy layers"):
+        own_job(partial(Shared, net=nn.LazyLinear(3)), blobs)
+    for net in (AdaptedAnew(), nn.Sequential(nn.Embedding(3, 4, padding_idx=0), nn.BatchNorm1d(4), nn.LSTM(4, 2))):
+        made, _ = made_for_stacks(partial(Shared, net=net), blobs, max_epochs=1)
+        assert isinstance(made.make, OwnParts)
 
 
 def test_a_shared_part_that_cannot_begin_anew(blobs: Population) -> None:

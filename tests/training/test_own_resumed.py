@@ -20,7 +20,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import isolated
 from mia_lightning.store.artefacts import Store
 from mia_lightning.training.engine import Engine
-from mia_lightning.training.own.making import OwnParts, WithParts, made_for_stacks
+from mia_lightning.training.own.making import FrozenOwnParts, OwnParts, WithParts, made_for_stacks
 from mia_lightning.training.own.nothing import NoMetric
 from mia_lightning.training.plan.planner import Planner
 from mia_lightning.training.trainer import TrainerSettings
@@ -111,6 +111,44 @@ def test_networks_that_share_a_part_get_parts_of_their_own_that_begin_anew(blobs
     assert not torch.equal(first[0], second[0])
     limit = 1 / 6**0.5  # of nn.Linear's own initialisation
     assert 0.5 * limit < float(first[0].abs().max()) <= limit
+
+
+class Frozen(Held):
+    """Its part, as a pretrained one, is left alone in training."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        net.requires_grad_(False)
+
+
+def test_a_frozen_part_keeps_its_weights_and_statistics(blobs: Population) -> None:
+    shared = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Sequential(nn.BatchNorm1d(8, affine=False)))
+    shared(torch.randn(40, 6, generator=torch.Generator().manual_seed(0)))  # which the statistics follow
+    before = weights(shared)
+    make, sentence = made_for_stacks(partial(Frozen, shared), blobs, max_epochs=1)
+    for part in ("`net`", "Sequential", "frozen", "keeps"):
+        assert part in sentence
+    first, second = make(), make()
+    assert first.net is not shared
+    assert first.net is not second.net
+    for network in (first, second):
+        assert all(map(torch.equal, weights(network.net), before))
+    assert not torch.equal(first.head.weight, second.head.weight)
+
+
+def test_of_a_part_that_is_frozen_in_part_the_rest_begins_anew(blobs: Population) -> None:
+    shared = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+    shared[0].requires_grad_(False)
+    shared[1].bias.requires_grad_(False)
+    make, sentence = made_for_stacks(partial(Held, shared), blobs, max_epochs=1)
+    assert "reset_parameters" in sentence
+    assert "frozen" in sentence
+    learning, _ = made_for_stacks(partial(Held, nn.Linear(6, 8)), blobs, max_epochs=1)
+    assert {type(each.make) for each in (make, learning)} == {FrozenOwnParts, OwnParts}  # which a store tells apart
+    anew = dict(make().net.named_parameters())
+    kept = {name for name, p in shared.named_parameters() if torch.equal(p, anew[name])}
+    assert kept == {"0.weight", "0.bias", "1.bias"}
+    assert {name for name, p in anew.items() if not p.requires_grad} == kept
 
 
 def test_networks_without_shared_parts_are_made_as_they_are(blobs: Population) -> None:

@@ -37,7 +37,8 @@ def collate_of(each: OwnSet, dataset: Any, index: Sequence[int], loading: Own) -
     raise InputError(
         f"The loader of the {each} has the collate_fn {name_of(each.collate)}, "
         + (f"which draws from the generator of {drawn}" if drawn else "which does not keep each record as it is")
-        + "; leave it out, or set `dataset.loading=ignore` (`loading` in Python) to take the records without it."
+        + "; leave it out, or set `dataset.loading=ignore` (`loading` of `Population.of` in Python) to take the "
+        "records without it."
     )
 
 

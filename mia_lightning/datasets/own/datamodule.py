@@ -219,7 +219,8 @@ def _check_batches(datamodule: Any, name: str, loading: Own) -> None:
     if own is not None and loading == "own":
         raise InputError(
             f"The DataModule {name} changes batches in `{own}`, through which records are not taken; move what it does "
-            "into the transform of its datasets, or set `dataset.loading=ignore` (`loading` in Python) to leave it out."
+            "into the transform of its datasets, or set `dataset.loading=ignore` (`loading` of `Population.of` in "
+            "Python) to leave it out."
         )
 
 

@@ -14,7 +14,7 @@ from mia_lightning.datasets.fields import Kinds, KindsSetting, of_items
 from mia_lightning.datasets.labels import LabelMap, as_labels
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.origin import Origin, Part
-from mia_lightning.datasets.own.chains import Normalisation
+from mia_lightning.datasets.own.chains import Normalisation, name_of
 from mia_lightning.datasets.own.datamodule import HELD_OUT, Sets, is_datamodule, sets_of
 from mia_lightning.datasets.own.filling import filled, read
 from mia_lightning.datasets.own.items import as_label, as_numbers, stored_form
@@ -22,6 +22,7 @@ from mia_lightning.datasets.own.naming import classes_of, names_from, numbered_n
 from mia_lightning.datasets.own.places import Places, check_disjoint, places_of
 from mia_lightning.datasets.own.sets import OwnSet, sets_in
 from mia_lightning.datasets.own.taking import Taken, taken
+from mia_lightning.datasets.own.views import View
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
 from mia_lightning.settings import checked
@@ -167,6 +168,7 @@ def read_own(
         augment=views.augment,
         remarks=(
             *found.remarks,
+            *_about_parts(sets, places, views.views),
             *views.remarks,
             *remarks,
             *classes.remarks,
@@ -285,10 +287,25 @@ def _column(values: tuple[float, ...], x_N: Tensor) -> Tensor | None:
     return torch.tensor(values, dtype=torch.float64).reshape(-1, *[1] * (x_N.ndim - 2))
 
 
+def _about_parts(sets: Sequence[OwnSet], places: Sequence[Places], views: Sequence[Mapping[int, View]]) -> list[str]:
+    """That of items of more than two parts the first two are read, by the first item of the first set."""
+    leaf, index = int(places[0].leaf_M[0]), int(places[0].index_M[0])
+    with isolated(0, "records"):
+        view = views[0][leaf]
+        item = view.dataset[index] if view.collate is None else view.collate([view.dataset[index]])
+    if not isinstance(item, tuple | list) or len(item) < 3:
+        return []
+    return [
+        f"Items of the {sets[0]} have {len(item)} parts: the first is read as the record, the second as its label, and "
+        "the rest is left out; if that is wrong, let `__getitem__` give (x, y)."
+    ]
+
+
 def _loading(sets: Sequence[OwnSet], loading: Literal["own", "ignore"]) -> tuple[Loading | None, list[str]]:
     found = [each.loading for each in sets if each.is_training]
     if loading == "ignore":
-        return None, []
+        without = [name for each in sets if each.is_training for name in _not_followed(each)]
+        return None, [_about_batches(without)] if without else []
     if len(set(found)) == 1:
         return found[0], []
     return None, [
@@ -297,11 +314,24 @@ def _loading(sets: Sequence[OwnSet], loading: Literal["own", "ignore"]) -> tuple
     ]
 
 
-def _about_left_out(each: OwnSet) -> str:
+def _not_followed(each: OwnSet) -> list[str]:
+    """What of a loader `loading=ignore` leaves out, where it may matter: an unknown order, a collation of its own."""
+    return [each.dealer] * bool(each.dealer) + ([] if each.collate is None else [name_of(each.collate)])
+
+
+def _about_batches(without: Sequence[str]) -> str:
     return (
-        f"The loader of the {each} never gives its last {each.left_out} records, by drop_last and without shuffle: "
-        "they are left out, and are neither members nor non-members."
+        "`dataset.loading` is ignore: models that are trained here do without "
+        f"{' and '.join(dict.fromkeys(without))} of the training loader, so that they may leak more, or otherwise, "
+        "than a model that was trained with it."
     )
+
+
+def _about_left_out(each: OwnSet) -> str:
+    which = f"its last {each.left_out} records, by drop_last and without shuffle"
+    if each.dealer:
+        which = f"{each.left_out} of its records, by its {each.dealer}"
+    return f"The loader of the {each} never gives {which}: they are left out, and are neither members nor non-members."
 
 
 def _name_of(data: Any) -> str:

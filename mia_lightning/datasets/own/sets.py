@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from torch.utils.data import (
@@ -16,12 +17,12 @@ from torch.utils.data import (
 )
 
 from mia_lightning.datasets.loading import Loading
+from mia_lightning.datasets.own.dealing import ever_dealt, passes
 from mia_lightning.errors import InputError
-from mia_lightning.seeds import isolated
 from mia_lightning.settings.checking import shown
 
 Own = Literal["own", "ignore"]
-_IGNORE = "`dataset.loading=ignore` (`loading` in Python)"
+_IGNORE = "`dataset.loading=ignore` (`loading` of `Population.of` in Python)"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,6 +37,7 @@ class OwnSet:
         collate: of the loader, where it is an own one.
         loading: of the loader; None without one.
         left_out: how many records the loader never gives.
+        dealer: the class that deals the records of the loader where its way is not known here; "" where it is.
         is_training: whether its records are the training records.
     """
 
@@ -46,6 +48,7 @@ class OwnSet:
     collate: Callable[[list[Any]], Any] | None = None
     loading: Loading | None = None
     left_out: int = 0
+    dealer: str = ""
     is_training: bool
 
     @property
@@ -92,9 +95,11 @@ def _set_of(given: Any, name: str, source: str, is_training: bool, loading: Own)
                 f"The loader of {what} has batch_size=None, so that its dataset gives whole batches; give a dataset of "
                 "single records."
             )
-        index, shuffle = _dealt(given, what, is_training, loading)
+        index, shuffle, dealer = _dealt(given, what, is_training, loading)
         own, batches, left_out = None, given.batch_sampler, 0
-        if is_training and type(batches) is BatchSampler and batches.drop_last:
+        if dealer:
+            left_out = 0 if index is None else len(dataset) - len(index)  # type: ignore[arg-type]
+        elif is_training and type(batches) is BatchSampler and batches.drop_last:
             rows: Sequence[int] = range(len(dataset)) if index is None else index  # type: ignore[arg-type]
             left_out = len(rows) % batches.batch_size
             if left_out == len(rows):
@@ -117,6 +122,7 @@ def _set_of(given: Any, name: str, source: str, is_training: bool, loading: Own)
             collate=collate,
             loading=own,
             left_out=left_out,
+            dealer=dealer,
             is_training=is_training,
         )
     _check_dataset(given, what)
@@ -139,8 +145,10 @@ def _check_dataset(dataset: Any, what: str) -> None:
         raise InputError(f"{_capital(what)}, a {name}, has no records; see that it finds its files.")
 
 
-def _dealt(loader: DataLoader[Any], what: str, is_training: bool, loading: Own) -> tuple[Sequence[int] | None, bool]:
-    """Which records the loader gives (None for all), and whether each epoch has an order of its own.
+def _dealt(
+    loader: DataLoader[Any], what: str, is_training: bool, loading: Own
+) -> tuple[Sequence[int] | None, bool, str]:
+    """Which records the loader gives (None for all), whether each epoch has an order of its own, and `OwnSet.dealer`.
 
     Raises:
         InputError: records of the training set that do not come once an epoch.
@@ -153,31 +161,33 @@ def _dealt(loader: DataLoader[Any], what: str, is_training: bool, loading: Own) 
                 f"known here; give the loader batch_size and shuffle, or set {_IGNORE}: batches are then those of "
                 "`training`."
             )
-        return None, False
+        return _given_at_all(loader.batch_sampler, loader), True, type(loader.batch_sampler).__name__
     sampler: Any = loader.batch_sampler.sampler
     if type(sampler) is SequentialSampler:
-        return None, False
+        return None, False, ""
     if type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(loader.dataset):  # type: ignore[arg-type]
-        return None, True
+        return None, True, ""
     if type(sampler) is SubsetRandomSampler:
-        return sorted(int(i) for i in sampler.indices), True
+        return sorted(int(i) for i in sampler.indices), True, ""
     if getattr(sampler, "num_replicas", None) == 1 and hasattr(sampler, "shuffle"):
-        return None, bool(sampler.shuffle)
-    first, second = (_pass(sampler, number) for number in range(2))
+        return None, bool(sampler.shuffle), ""
+    first, second = islice(passes(sampler, len(loader.dataset) + 1), 2)  # type: ignore[arg-type]
     is_once = len(set(first)) == len(first) and set(first) == set(second) and not hasattr(sampler, "weights")
     if is_once:
-        return (sorted(first), True) if first != second else (first, False)
+        return (sorted(first), True, "") if first != second else (first, False, "")
     if is_strict:
         raise InputError(
             f"{_capital(what)} is dealt by {type(sampler).__name__}, which does not give each record once an epoch; "
             f"give the loader shuffle=True, or set {_IGNORE}: batches are then those of `training`."
         )
-    return None, False
+    return None if type(sampler) is RandomSampler else _given_at_all(sampler, loader), True, type(sampler).__name__
 
 
-def _pass(sampler: Any, number: int) -> list[int]:
-    with isolated(number, "sampler"):
-        return [int(i) for i in sampler]
+def _given_at_all(sampler: Any, loader: DataLoader[Any]) -> Sequence[int] | None:
+    """The records that a sampler gives in any epoch; None for all, and where this cannot be told."""
+    num_records = len(loader.dataset)  # type: ignore[arg-type]
+    found = ever_dealt(sampler, num_records)
+    return None if not found or len(found) == num_records else sorted(found)
 
 
 def _capital(text: str) -> str:

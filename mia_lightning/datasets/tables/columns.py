@@ -5,7 +5,7 @@ import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any, cast
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from mia_lightning.errors import InputError
 
 MISSING = ("", "?", "na", "n/a", "nan", "null", "none", "<na>")
+_TRUTHS = ["true", "false"]
 TRUE, FALSE = ["1", "true", "1.0", "yes"], ["0", "false", "0.0", "no"]
 # Numbers with commas: decimal ones, and those that could be whole ones in groups of three digits.
 _DECIMAL_COMMA = r"^([+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?)?$"
@@ -31,12 +32,14 @@ class Columns(ABC):
         columns: their names.
         nameless: those that the file has no name for; they are called as in pandas: `Unnamed: 0` is the first column.
         naming: what a setting that names a column is to be set to, for messages.
+        aside: columns that are never read as numbers, so that their commas say nothing of other columns.
     """
 
     naming = "one of its columns"
     place: str
     columns: list[str]
     nameless: Sequence[str] = ()
+    aside: Collection[str] = ()
 
     @property
     def file_name(self) -> str:
@@ -75,7 +78,7 @@ class Columns(ABC):
         if any(value.lower() in MISSING for value in text.to_pylist()):
             mend = "fill in the missing value, or leave the record out"
             raise self.refusal(column, lambda value: value.lower() not in MISSING, mend)
-        raise self.refusal(column, self._is_number, self._mend_of_numbers(text))
+        raise self._other_than_numbers(column, self._mend_of_numbers(text), gaps=False)
 
     def numbers_and_gaps(self, column: str) -> np.ndarray[Any, Any] | None:
         """A column as float64 `[N]`, with NaN for what is missing (`MISSING`); None where another text is no number."""
@@ -95,7 +98,17 @@ class Columns(ABC):
     def no_number(self, column: str) -> InputError:
         """The error for the first value of a column that is neither a number nor missing."""
         mend = f"{self._mend_of_numbers(self.text(column))}, and leave the cell empty where a number is missing"
-        return self.refusal(column, lambda value: value.lower() in MISSING or self._is_number(value), mend)
+        return self._other_than_numbers(column, mend, gaps=True)
+
+    def _other_than_numbers(self, column: str, mend: str, *, gaps: bool) -> InputError:
+        """The error for the first value that is no number, or else the first of true and false among numbers."""
+
+        def is_usable(value: str) -> bool:
+            return (gaps and value.lower() in MISSING) or self._is_number(value)
+
+        if all(map(is_usable, self.text(column).to_pylist())):
+            return self.refusal(column, lambda value: value.lower() not in _TRUTHS, mend)
+        return self.refusal(column, is_usable, mend)
 
     def refusal(self, column: str, usable: Callable[[str], bool], mend: str) -> InputError:
         """The error for the first value of a column that is not usable."""
@@ -115,22 +128,30 @@ class Columns(ABC):
     def _mend_of_numbers(self, text: Any) -> str:
         mend = "encode it as a finite number"
         if self._has_decimal_comma:
-            return mend + "; other columns have decimal commas, so a point cannot be told from a separator of thousands"
+            return (
+                f"{mend}; other columns have decimal commas, such as {self._with_decimal_commas!r}, so a point cannot "
+                "be told from a separator of thousands"
+            )
         if pc.any(pc.match_substring_regex(text, _GROUPED)).as_py():
             return mend + ", without a comma between thousands and with a point as the decimal mark"
         return mend
 
     def _is_number(self, value: str) -> bool:
-        return _as_numbers(pa.array([value]), has_decimal_comma=self._has_decimal_comma) is not None
+        values = _as_numbers(pa.array([value]), has_decimal_comma=self._has_decimal_comma)
+        return values is not None and not np.isnan(values).any()
+
+    @property
+    def _has_decimal_comma(self) -> bool:
+        return self._with_decimal_commas is not None
 
     @cached_property
-    def _has_decimal_comma(self) -> bool:
-        """Whether a column of numbers has commas that can be no separators of thousands."""
-        return any(_has_decimal_commas(self.text(column)) for column in self._untyped())
+    def _with_decimal_commas(self) -> str | None:
+        """The first column of numbers whose commas can be no separators of thousands; None for none."""
+        return next((column for column in self._untyped() if _has_decimal_commas(self.text(column))), None)
 
     def _untyped(self) -> Sequence[str]:
         """The columns whose numbers are known by their text alone."""
-        return self.columns
+        return [column for column in self.columns if column not in self.aside]
 
 
 class TypedColumns(Columns):
@@ -183,6 +204,6 @@ def _as_numbers(text: Any, *, has_decimal_comma: bool) -> np.ndarray[Any, Any] |
     with contextlib.suppress(pa.ArrowInvalid):
         return cast("np.ndarray[Any, Any]", pc.cast(text, pa.float64()).to_numpy())
     lower = pc.utf8_lower(text)
-    if pc.all(pc.is_in(lower, pa.array(["true", "false"]))).as_py():
+    if pc.all(pc.is_in(lower, pa.array(_TRUTHS))).as_py():
         return cast("np.ndarray[Any, Any]", pc.equal(lower, "true").to_numpy(zero_copy_only=False).astype(np.float64))
     return None

@@ -11,7 +11,14 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from mia_lightning.datasets.doubts import about_identifiers, are_few, are_names, looks_like_identifier
+from mia_lightning.datasets.doubts import (
+    about_identifiers,
+    about_rounding,
+    are_few,
+    are_names,
+    is_coarse,
+    looks_like_identifier,
+)
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.tables.columns import Columns
 from mia_lightning.datasets.tables.values import check_finite, dropped
@@ -115,6 +122,7 @@ def read_features(
     _set_apart(found, label_N, where, keep_identifiers=keep_identifiers)
     if not found.numbers and not found.categories:
         raise InputError(f"{table.place} has no column beside the label's to train on: add the features")
+    _remark_coarse_numbers(found, where)
     _remark_constants(found, where)
     _remark_rare_categories(found, where)
     return found
@@ -202,6 +210,13 @@ def _mend(columns: Sequence[str], keep_identifiers: bool) -> str:
 def _num_words(names: Sequence[str]) -> float:
     """In a name, on average."""
     return sum(len(re.findall(r"\S+", name)) for name in names) / len(names)
+
+
+def _remark_coarse_numbers(found: Features, where: str) -> None:
+    coarse = [column for column, values in found.numbers.items() if is_coarse(values)]
+    if coarse:
+        names = [f"The column {column!r}" for column in coarse]
+        found.remarks.append(about_rounding(names, where, f", or leave it out by {dropped(coarse)}"))
 
 
 def _remark_constants(found: Features, where: str) -> None:

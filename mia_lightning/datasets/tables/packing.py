@@ -1,6 +1,7 @@
 """How the text of a file is had, whatever it is packed in and however it is encoded."""
 
 import bz2
+import codecs
 import csv
 import gzip
 import lzma
@@ -61,5 +62,12 @@ def _opener_of_zip(file: Path, place: str) -> Callable[[], BinaryIO]:
 
 
 def encoding_of(start: bytes, encoding: str | None) -> str:
-    """The encoding of a text that begins with these bytes: the one that is said, else UTF-8, or UTF-16 with a mark."""
-    return encoding or ("utf-16" if start.startswith(_WIDE) else "utf-8-sig")
+    """The encoding of a text that begins with these bytes: the one that is said, else UTF-8, or UTF-16 with a mark.
+
+    A byte order mark is no part of the text, whoever says the encoding.
+    """
+    if encoding is None:
+        return "utf-16" if start.startswith(_WIDE) else "utf-8-sig"
+    known = codecs.lookup(encoding).name
+    is_wide = known.startswith("utf-16") and start.startswith(_WIDE)
+    return "utf-16" if is_wide else "utf-8-sig" if known == "utf-8" else encoding

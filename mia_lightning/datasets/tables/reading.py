@@ -1,5 +1,6 @@
 """Which reader a file of columns needs."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from mia_lightning.datasets.tables.text import Table
 from mia_lightning.errors import DataNotThereError, InputError
 
 
-def read_table(file: Path, *, delimiter: str | None = None, **options: Any) -> Columns:
+def read_table(file: Path, *, delimiter: str | None = None, aside: Collection[str] = (), **options: Any) -> Columns:
     """The columns of a file: parquet by its first bytes, JSON lines by its ending, else text as CSV.
 
     Args:
         file: of `dataset.path`.
-        delimiter: of CSV, as of `Table`.
+        delimiter, aside: of CSV, as of `Table`.
         options: `encoding` and `mend` of text, as of `Table` and `JsonLines`.
 
     Raises:
@@ -31,7 +32,7 @@ def read_table(file: Path, *, delimiter: str | None = None, **options: Any) -> C
     elif is_json_lines(file):
         table = JsonLines(file, place, **options)
     else:
-        table = Table(file, place, delimiter, **options)
+        table = Table(file, place, delimiter, aside=aside, **options)
     if not len(table):
         raise InputError(f"{place} has no records: give one line a record")
     return table

@@ -52,6 +52,14 @@ def require(table: Columns, **named: str | Sequence[str] | None) -> set[str]:
     return {column for _, column in found}
 
 
+def never_numbers(
+    label_column: str | Sequence[str], label_separator: str | None, drop_columns: Sequence[str] | None
+) -> list[str]:
+    """The columns that are read as no numbers, whatever they look like: lists of labels, and what is left out."""
+    labels = [label_column] if label_separator is not None and isinstance(label_column, str) else []
+    return [*labels, *(drop_columns or ())]
+
+
 def listing_of_table(
     table: Columns,
     *,

@@ -4,7 +4,7 @@ import contextlib
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +43,7 @@ class Table(Columns):
         delimiter: between columns; None for the one of comma, semicolon, tab and bar that the header line has most of.
         encoding: of the text, where it is another than above.
         mend: of a file that is no such text, for the message.
+        aside: columns that are never read as numbers.
 
     Attributes:
         columns: their names, trimmed.
@@ -61,7 +62,9 @@ class Table(Columns):
         delimiter: str | None = None,
         encoding: str | None = None,
         mend: str = "save it in that form",
+        aside: Collection[str] = (),
     ) -> None:
+        self.aside = aside
         self.place, self._mend, self._named_encoding = place, mend, encoding or "UTF-8"
         self._delimiter = delimiter or ","
         self._skipped = 0

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mia_lightning.datasets.tables.columns import FALSE, TRUE, Columns
+from mia_lightning.datasets.tables.columns import FALSE, MISSING, TRUE, Columns
 from mia_lightning.errors import InputError
 from mia_lightning.settings.overrides import override
 
@@ -36,16 +36,28 @@ def distinct(table: Columns, column: str, what: str) -> tuple[list[str], np.ndar
     values: list[str] = encoded.dictionary.to_pylist()
     if "" in values:
         raise table.refusal(column, bool, f"give each record a {what}, or leave the record out")
-    numbers = [number_of(value) for value in values]
+    numbers = [exact_number_of(value) for value in values]
     if all(map(math.isfinite, numbers)):
         spelling = _spellings(values, numbers, f"column {column!r} of {table.place}")
-        names = [spelling[number] for number in sorted(spelling)]
-        rank = np.searchsorted(sorted(spelling), numbers)
+        order = sorted(spelling)
+        names = [spelling[number] for number in order]
+        place = {number: c for c, number in enumerate(order)}
+        rank = np.array([place[number] for number in numbers], np.int64)
     else:
+        _check_gaps(table, column, what, values, numbers)
         names = sorted(values)
-        place = {name: number for number, name in enumerate(names)}
-        rank = np.array([place[value] for value in values], np.int64)
+        place_of = {name: c for c, name in enumerate(names)}
+        rank = np.array([place_of[value] for value in values], np.int64)
     return names, rank[encoded.indices.to_numpy()]
+
+
+def _check_gaps(table: Columns, column: str, what: str, values: Sequence[str], numbers: Sequence[float]) -> None:
+    """Refuse words for what is missing, such as nan, among numbers: there they name no class."""
+    is_gap = [value.lower() in MISSING for value in values]
+    others = [number for number, gap in zip(numbers, is_gap, strict=True) if not gap]
+    if any(is_gap) and others and all(map(math.isfinite, others)):
+        mend = f"give each record a {what}, or leave the record out"
+        raise table.refusal(column, lambda value: value.lower() not in MISSING, mend)
 
 
 def _spellings(values: Sequence[str], numbers: Sequence[float], what: str) -> dict[float, str]:
@@ -83,6 +95,12 @@ def check_finite(table: Columns, column: str, values: np.ndarray[Any, Any]) -> N
         is_infinite = np.isinf(values.astype(np.float32))
     if is_infinite.any():
         raise table.refusal_of(int(is_infinite.argmax()), column, "encode it as a finite number (float32)")
+
+
+def exact_number_of(value: str) -> float | int:
+    """The number, whole ones to the last digit, as identifiers have many; NaN for text that is no number."""
+    number = number_of(value)
+    return int(value) if math.isfinite(number) and re.fullmatch(r"[+-]?\d+", value, re.ASCII) else number
 
 
 def number_of(value: str) -> float:

@@ -25,6 +25,7 @@ _NOT_CALLED = (
     *("on_save_checkpoint", "on_load_checkpoint", "teardown"),
 )
 """Methods, by how they begin, that a stack does not call while it trains, or whose changes are refused themselves."""
+_OF_VALIDATION = ("validation_step", "on_validation_")
 _ONCE = ("__init__", "setup", "configure_model")
 _ADDING = ("append", "appendleft", "extend", "add", "clear")
 _LARGE = 1_000_000  # elements of an array that is not compared by its numbers
@@ -115,6 +116,18 @@ def _reads(code: CodeType, names: set[str]) -> bool:
         and not (then.opname.startswith(("LOAD_ATTR", "LOAD_METHOD")) and then.argval in _ADDING)
         for each, then in pairwise(instructions)
     )
+
+
+def set_by_validation(network: nn.Module) -> dict[str, str]:
+    """The attributes that training reads and methods of a validation set, each with its method."""
+    found: dict[str, str] = {}
+    for kind in dict.fromkeys(kind for module in network.modules() for kind in type(module).__mro__):
+        for method, given in {} if _is_library(kind) else vars(kind).items():
+            code = getattr(inspect.unwrap(given), "__code__", None) if callable(given) else None
+            if isinstance(code, CodeType) and method.startswith(_OF_VALIDATION):
+                inside = (each for part in _nested(code) for each in dis.get_instructions(part))
+                found |= {each.argval: method for each in inside if each.opname == "STORE_ATTR"}
+    return {name: method for name, method in found.items() if reads(network, name)}
 
 
 def numbers_of(module: nn.Module) -> list[int]:

@@ -1,6 +1,6 @@
 """How the models of a role are made and trained: by the recipe, or by their LightningModule's own code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,7 +124,11 @@ def taken(
         sentence=_said(own, name, population, place, tried.left_out),
         warning=" ".join(
             each
-            for each in (_without_effect(recipe, name, population, place), warning_of(tried.may_change, f"{name} has"))
+            for each in (
+                _without_effect(recipe, name, population, place),
+                warning_of(tried.may_change, f"{name} has"),
+                _unvalidated(tried.of_validation, name),
+            )
             if each is not None
         )
         or None,
@@ -186,6 +190,16 @@ def _without_effect(recipe: Recipe, name: str, population: Population, place: st
     return (
         f"{listed} {'has' if len(names) == 1 else 'have'} no effect, since `{place}` makes the LightningModule {name}, "
         "whose own configure_optimizers and loader say so."
+    )
+
+
+def _unvalidated(of_validation: Mapping[str, str], name: str) -> str | None:
+    if not of_validation:
+        return None
+    listed = ", ".join(f"`{attribute}` in {method}" for attribute, method in of_validation.items())
+    return (
+        f"{name} sets {listed}, which its training reads, and models that are trained here are not validated: if it "
+        "changes the training, these models are not the ones that your Trainer makes."
     )
 
 

@@ -1,7 +1,7 @@
 """Two steps of two models, alone, in a loop and under `vmap`: what a module's own training step needs, and allows."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from mia_lightning.datasets.form import Records, each_of, moved, of_model
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
-from mia_lightning.training.own.attributes import held_by
+from mia_lightning.training.own.attributes import held_by, set_by_validation
 from mia_lightning.training.own.hooks import (
     check_around,
     check_end,
@@ -22,8 +22,16 @@ from mia_lightning.training.own.hooks import (
     check_tensor_hooks,
 )
 from mia_lightning.training.own.lightning import batch_of, lightning_module
+from mia_lightning.training.own.making import keeps_frozen
 from mia_lightning.training.own.optimization import check_elementwise, optimization_of
-from mia_lightning.training.own.refusals import callbacks_of, check_batches, check_methods, left_out, may_change
+from mia_lightning.training.own.refusals import (
+    callbacks_of,
+    check_batches,
+    check_methods,
+    is_equal,
+    left_out,
+    may_change,
+)
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.step import OwnStep, drawing, global_states
 from mia_lightning.training.stack.layers import CounterDropout, make_stackable
@@ -50,12 +58,14 @@ class Tried:
         refusal: why `vmap` cannot run it, one clause; None where it can.
         left_out: the classes of the module's own callbacks that take no part.
         may_change: those of them that may change the training, with their hooks; None for none.
+        of_validation: attributes that training reads and a validation sets, each with the method that does.
     """
 
     draws: bool
     refusal: str | None
     left_out: tuple[str, ...]
     may_change: str | None = None
+    of_validation: Mapping[str, str] = field(default_factory=dict)
 
 
 def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, num_records: int) -> Tried:
@@ -75,7 +85,13 @@ def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, 
             f"{trial.step_of} draws random numbers of its own, which vmap would draw once for all models"
         )
         refusal = refusal if draws else trial.under_vmap()
-        return Tried(draws=draws, refusal=refusal, left_out=trial.left_out, may_change=trial.may_change)
+        return Tried(
+            draws=draws,
+            refusal=refusal,
+            left_out=trial.left_out,
+            may_change=trial.may_change,
+            of_validation=trial.of_validation,
+        )
 
 
 class _Trial:
@@ -95,6 +111,7 @@ class _Trial:
         check_methods(module)
         callbacks = callbacks_of(module)
         self.left_out, self.may_change = left_out(callbacks), may_change(callbacks)
+        self.of_validation = set_by_validation(first)
         check_batches(module, f"The LightningModule {self.name}", each_of(self.x_SKB, lambda x: x[0, 0]))
         self.num_steps = _STEPS
         self.loss_SK = torch.zeros(_LONG, _MODELS)
@@ -117,6 +134,7 @@ class _Trial:
             check_start(step)
             buffers = dict(network.named_buffers())
             before = held_by(step.network)
+            still = {name: p.detach().clone() for name, p in network.named_parameters() if not p.requires_grad}
             s = -1
             while (s := s + 1) < self.num_steps:
                 trainer.at(*self._moment(s))
@@ -136,6 +154,7 @@ class _Trial:
                 if self.attributes:
                     self.num_steps = max(_STEPS, min(_LONG, trainer.estimated_stepping_batches))
             self._check_buffers(network, buffers)
+            self._check_frozen(network, still)
             if k == 0:
                 check_around(step, optimization, loss.detach())
                 check_end(step, optimization, {"loss": loss.detach()}, batch_of(*self._first_batch()))
@@ -185,6 +204,15 @@ class _Trial:
             raise InputError(
                 f"{_capital(self.step_of)} assigns the buffer `{lost[0]}` anew, which a stack cannot keep; update it "
                 "in place, as in self.buffer.copy_(value)."
+            )
+
+    def _check_frozen(self, network: nn.Module, still: Mapping[str, Tensor]) -> None:
+        changed = [name for name, values in still.items() if not is_equal(network.get_parameter(name).detach(), values)]
+        if changed and keeps_frozen(network):
+            raise InputError(
+                f"{_capital(self.step_of)} changes `{changed[0]}`, which is frozen and given to all networks, so that "
+                "models that are trained here would begin with what it was given; give a class or function that makes "
+                "a new one each time."
             )
 
     def in_a_loop(self) -> None:
