@@ -13,6 +13,8 @@ import pytest
 SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
 PATIENCE = 300_000  # milliseconds, with a browser on a busy machine
 REQUIRED = "MIA_REQUIRE_CHROMIUM"  # set where a missing browser is a failure, not a reason to skip
+# Of pictures: how many of their pixels one of the page has.
+SHRUNK = "all => all.map((each) => each.naturalWidth / each.getBoundingClientRect().width)"
 
 
 @contextmanager

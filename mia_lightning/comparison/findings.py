@@ -15,6 +15,7 @@ from scipy.stats import rankdata, spearmanr
 from mia_lightning.comparison.intervals import LEVEL, Correlation, Numbers, draws, independent, limits, matched
 from mia_lightning.comparison.schema import FIGURES, Estimate, Statement, Variant, VariantAttack, Verdict
 from mia_lightning.errors import InputError
+from mia_lightning.terminal.amounts import show, signed
 
 _MOST_PERMUTED = 8
 _FEWEST_RANKED = 4  # with three, even the clearest order has a one-sided p-value of 1/6
@@ -50,7 +51,7 @@ class _Change:
     def words(self) -> str:
         """The value with its limits, and whether they are paired."""
         low, high = limits(self.drawn)
-        text = f"change {self.value:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
+        text = f"change {signed(self.value)} [{signed(low)}, {signed(high)}]"
         return f"{text}, paired over shared records" if self.is_paired else text
 
 
@@ -155,7 +156,7 @@ class Rises(_Figure):
             between = [first, last]
         change = self._change(last, first, correlation)
         low, high = limits(change.drawn)
-        values = ", ".join(f"{each.name} {self._value(self._attack_of(each)):.3f}" for each in between)
+        values = ", ".join(f"{each.name} {show(self._value(self._attack_of(each)))}" for each in between)
         ordered = (low, high) if self.sign > 0 else (-high, -low)
         verdict: Verdict = "holds" if ordered[0] > 0 else "does not hold" if ordered[1] < 0 else "undecided"
         against = self._steps_against(between, correlation) if verdict == "holds" else []
@@ -205,7 +206,7 @@ class CostsLittle(_Figure):
         return Statement(
             text=self.text,
             verdict=verdict,
-            detail=f"{before:.3f} to {after:.3f}: {change.words}",
+            detail=f"{show(before)} to {show(after)}: {change.words}",
             estimate=change.value,
             low=low,
             high=high,
@@ -236,7 +237,7 @@ class Above(_Figure):
 
     def _statement(self, estimates: dict[str, tuple[float, float, float]], verdict: Verdict) -> Statement:
         detail = ", ".join(
-            f"{name} {value:.3f} [{low:.3f}, {high:.3f}]" for name, (value, low, high) in estimates.items()
+            f"{name} {show(value)} [{show(low)}, {show(high)}]" for name, (value, low, high) in estimates.items()
         )
         lowest = min(estimates.values())
         return Statement(
@@ -277,7 +278,7 @@ class FollowsGap(_Figure):
         return Statement(
             text=self.text,
             verdict=verdict,
-            detail=f"rank correlation {rho:.2f} over {len(ran)} variants (one-sided p = {above:.3f})",
+            detail=f"rank correlation {show(rho, 2)} over {len(ran)} variants (one-sided p = {above:.3f})",
             estimate=rho,
         )
 

@@ -107,8 +107,11 @@ function ranks(values) {
   return found;
 }
 
+// As the reports write figures: a minus is no hyphen, and what rounds to zero has no sign.
 function show(value, digits = 3) {
-  return value === null || value === undefined ? "–" : value.toFixed(digits);
+  if (value === null || value === undefined) return "–";
+  const text = Math.abs(value).toFixed(digits);
+  return value < 0 && Number(text) > 0 ? `−${text}` : text;
 }
 
 // Value and limits of one figure less another, from the limits of both and the correlation of the two over records that
@@ -130,7 +133,8 @@ function correlationOf(one, other, attack, figure) {
 }
 
 function signed(value, digits = 3) {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+  const text = show(value, digits);
+  return value > 0 && Number(text) > 0 ? `+${text}` : text;
 }
 
 function bracket(figure) {

@@ -57,6 +57,7 @@ function describe(row) {
     .map(([title, figure]) => `${title} ${show(figure[0])} ${bracket(figure)}`);
   return [
     `<b>${plain(short(row.run.name, 60))}</b>`,
+    ...(row.run.doubt ? [`<b>${plain(row.run.doubt)}</b>`] : []),
     plain(short(`${row.run.architecture} on ${row.run.dataset}, defence: ${row.run.defense}`, 70)),
     `attack ${plain(row.attackName)}`, ...figures,
     `test ${plain(row.run.utility)} ${show(row.run.test_accuracy)}, gap ${show(row.run.generalization_gap)}`,
