@@ -201,6 +201,9 @@ def _idle(observation: Observation, target: TargetSection) -> list[str]:
     return [] if idle is None else [idle]
 
 
+_NOTHING = "low figures of what has learnt nothing say nothing of a model that has"
+
+
 def _learnt_nothing(target: TargetSection, task: Task, mend: str) -> str | None:
     """The warning about targets that are no better on their own members than a constant answer; None for others."""
     if not task.has_classes:
@@ -210,7 +213,7 @@ def _learnt_nothing(target: TargetSection, task: Task, mend: str) -> str | None:
         of, whose = ("The target does", "its") if target.num_targets == 1 else ("The targets do", "their")
         return (
             f"{of} no better on {whose} own training records than {what} would (train {task.utility} "
-            f"{show(target.train_accuracy)}): what has learnt nothing leaks nothing. {mend}."
+            f"{show(target.train_accuracy)}): {_NOTHING}. {mend}."
         )
     num_members = [each.num_members for each in target.per_class]
     n = sum(num_members)
@@ -220,7 +223,7 @@ def _learnt_nothing(target: TargetSection, task: Task, mend: str) -> str | None:
     of = "The target classifies its" if target.num_targets == 1 else "The targets classify their"
     return (
         f"{of} own training records no better than the most frequent class would (train accuracy "
-        f"{target.train_accuracy:.3f}, that class {chance:.3f}): what has learnt nothing leaks nothing. {mend}."
+        f"{target.train_accuracy:.3f}, that class {chance:.3f}): {_NOTHING}. {mend}."
     )
 
 

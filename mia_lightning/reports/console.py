@@ -85,8 +85,8 @@ def _lines(report: AuditReport) -> list[str]:
     if attack is not None and groups:
         at_once = ", simultaneous intervals" if any(map(_simultaneous, groups)) else ""
         order = ", largest lower limit first" if at_once else ""
-        exposed = ", ".join(
-            f"{group.class_name} {show(group.auc.value, 2)} {_simultaneous(group)}".rstrip() for group in groups
+        exposed = "; ".join(
+            f"{group.class_name}: {show(group.auc.value, 2)} {_simultaneous(group)}".rstrip() for group in groups
         )
         lines.append(f"Most exposed {report.task.strata_name} (AUC of {label(attack)}{at_once}{order}): {exposed}")
     return lines

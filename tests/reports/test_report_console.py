@@ -59,8 +59,8 @@ def test_the_three_most_exposed_classes_are_named(make_report) -> None:
     ranked = sorted(report.attacks[0].per_class[:4], key=lambda group: -group.auc.value)[:3]
     limits = [(group.auc_simultaneous.low, group.auc_simultaneous.high) for group in ranked]
     assert all(low < group.auc.low < group.auc.high < high for group, (low, high) in zip(ranked, limits, strict=True))
-    expected = ", ".join(
-        f"{group.class_name} {group.auc.value:.2f} [{low:.2f},\u00a0{high:.2f}]"
+    expected = "; ".join(
+        f"{group.class_name}: {group.auc.value:.2f} [{low:.2f},\u00a0{high:.2f}]"
         for group, (low, high) in zip(ranked, limits, strict=True)
     )
 
