@@ -55,8 +55,9 @@ def find_duplicates(
     whose = "" if membership.num_targets == 1 else " of the first target"
     warnings = []
     if count:
+        are = "is" if count == 1 else "are"
         warnings.append(
-            f"{count:,} of {int(member_N.sum()):,} members{whose} {'is' if count == 1 else 'are'} also, value for value, among the non-members, "
+            f"{count:,} of {int(member_N.sum()):,} members{whose} {are} also, value for value, among the non-members, "
             f"which no attack can tell apart{_figures_without(is_equal_N, member_N, nonmember_N, outcomes)}."
         )
     if near is not None and near.count:
