@@ -38,6 +38,11 @@ function valueOf(run, name) {
   return run[name] === null ? "single runs" : String(run[name]);
 }
 
+// By what the data of two runs are taken for the same: files of one name need not be.
+function dataOf(run) {
+  return [run.dataset, run.num_records, run.num_classes];
+}
+
 // The values of a filter, the most frequent first.
 function valuesOf(name) {
   const counts = new Map();

@@ -528,3 +528,15 @@ def test_a_run_in_doubt_is_so_wherever_its_figures_stand(browser: Any, tmp_path:
     assert ["cannot be trusted" in head for head in heads] == [False, True]
     assert difference.startswith("In doubt: runs/odd (cannot be trusted). runs/right less runs/odd, AUC: +0.200")
     assert sorted("cannot be trusted" in text for text in said) == [False, True]
+
+
+@pytest.mark.slow
+def test_files_of_one_name_are_not_compared_as_one_data_set(browser: Any, tmp_path: Path) -> None:
+    worse = report_of(test=0.3, attacks={"loss": {"auc": (0.9, 0.8, 1)}})
+    reports = {"a": report_of(), "b": {**worse, "dataset": {**worse["dataset"], "num_records": 500}}, "c": worse}
+    with opened(browser, page_of(tmp_path, reports)) as page:
+        page.page.wait_for_selector("#pareto-plot .main-svg")
+        page.page.click("#front")
+        assert set(names(page)) == {"runs/a", "runs/b"}
+        assert page.page.inner_text("h1") == "Membership leakage of 3 runs on 2 data sets"
+        assert page.errors == []
