@@ -13,8 +13,6 @@ import pytest
 SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
 PATIENCE = 300_000  # milliseconds, with a browser on a busy machine
 REQUIRED = "MIA_REQUIRE_CHROMIUM"  # set where a missing browser is a failure, not a reason to skip
-# Of pictures: how many of their pixels one of the page has.
-SHRUNK = "all => all.map((each) => each.naturalWidth / each.getBoundingClientRect().width)"
 
 
 @contextmanager
@@ -66,6 +64,13 @@ class Opened:
     def overflow(self) -> int:
         """Pixels that the page is wider than its window."""
         return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+    def legible_pictures(self) -> int:
+        """How many pictures there are, once the letters of each, 18 pixels high in its file, have more than 9 here."""
+        pictures = "[...document.querySelectorAll('figure img')]"
+        height = "18 * each.getBoundingClientRect().width / each.naturalWidth"
+        self.page.wait_for_function(f"{pictures}.every((each) => {height} > 9)")
+        return int(self.page.locator("figure img").count())
 
     def screenshot(self, name: str) -> None:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)

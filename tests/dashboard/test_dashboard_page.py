@@ -354,7 +354,7 @@ def test_utility_has_the_name_of_the_task(browser: Any, tmp_path: Path) -> None:
             tick.check()
         axis = page.page.evaluate("document.getElementById('pareto-plot').layout.xaxis.title.text")
         text = page.page.inner_text("main")
-        assert sorted(column(page, "test R²")) == ["−0.200", "0.400"]
+        assert sorted(column(page, "test R²")) == ["0.400", "−0.200"]
         assert page.errors == []
     assert axis == "test R²"
     assert "Leakage against R²" in text
