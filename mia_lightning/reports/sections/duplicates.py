@@ -55,9 +55,8 @@ def find_duplicates(
     whose = "" if membership.num_targets == 1 else " of the first target"
     warnings = []
     if count:
-        are = "is" if count == 1 else "are"
         warnings.append(
-            f"{count:,} of {int(member_N.sum()):,} members{whose} {are} also, value for value, among the non-members, "
+            f"{count:,} of {int(member_N.sum()):,} members{whose} are also, value for value, among the non-members, "
             f"which no attack can tell apart{_figures_without(is_equal_N, member_N, nonmember_N, outcomes)}."
         )
     if near is not None and near.count:
@@ -82,13 +81,12 @@ def _near_warning(
     compared = f"{num_compared:,} members{whose}"
     if num_compared < num_members:
         compared += f" that were looked at, drawn at random from {num_members:,},"
-    has = "has" if near.count == 1 else "have"
     seen = f", seen in {PROJECTED_FEATURES} random directions" if near.projected else ""
     figures = _figures_without(
         near.near_N | is_equal_N, near.compared_N, nonmember_N, outcomes, them="these and equal ones"
     )
     return (
-        f"{near.count:,} of {compared} {has} a near duplicate among the non-members, not equal but at less than "
+        f"{near.count:,} of {compared} have a near duplicate among the non-members, not equal but at less than "
         f"{near.ratio:.2g} of the distance to the tenth nearest{seen}{figures}."
     )
 
@@ -135,8 +133,7 @@ def _twins(membership: Membership, group_N: Tensor) -> list[str]:
     twins = count_across(group_N, shadow_N, target_N)
     if not twins:
         return []
-    equal = "equals" if twins == 1 else "equal"
     return [
-        f"{twins:,} of the {int(shadow_N.sum()):,} records of the shadow models {equal}, value for value, a "
+        f"{twins:,} of the {int(shadow_N.sum()):,} records of the shadow models equal, value for value, a "
         "record that is evidence about the target."
     ]
