@@ -236,9 +236,9 @@ class Estimate:
 
     def signed(self) -> str:
         if self.low is None or self.high is None:
-            return f"{self.value:+.3f}"
+            return f"{self.value:+.3f}".replace("-", "−")
         mark = "" if self.low <= 0 <= self.high else " *"
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]{mark}"
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]{mark}".replace("-", "−")
 
 
 def table(evidence: Evidence, counts: Sequence[int], *, online: bool) -> list[dict[str, Any]]:

@@ -65,6 +65,13 @@ class Opened:
         """Pixels that the page is wider than its window."""
         return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
+    def legible_pictures(self) -> int:
+        """How many pictures are seen whose letters, 18 pixels high in the file, have more than 9 pixels here."""
+        heights = self.page.locator("figure img").evaluate_all(
+            "all => all.map((each) => (18 * each.getBoundingClientRect().width) / each.naturalWidth)"
+        )
+        return sum(height > 9 for height in heights)
+
     def screenshot(self, name: str) -> None:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)

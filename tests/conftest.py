@@ -113,7 +113,13 @@ def _nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     assert _wandb() == environment
 
 
-RASTERISED = ("tests/reports/", "tests/comparison/", "tests/docs/", "tests/benchmarks/")
+RASTERISED = (
+    "tests/reports/",
+    "tests/comparison/",
+    "tests/remedies/test_remedies_page",
+    "tests/docs/",
+    "tests/benchmarks/",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,7 @@ from typing import Any, overload
 import pyarrow as pa
 
 from mia_lightning.callbacks.look import Look
+from mia_lightning.terminal.amounts import show, signed
 
 
 class Trace(Sequence[Look]):
@@ -68,8 +69,7 @@ class Trace(Sequence[Look]):
     def __repr__(self) -> str:
         lines = [f"Trace of {len(self)} looks: epoch, gap, AUC of the loss attack with its limits"]
         for look in self._looks:
-            seen = (
-                "" if look.auc is None else f"{look.gap:+.3f}  {look.auc:.3f} [{look.auc_low:.3f}, {look.auc_high:.3f}]"
-            )
+            found = [show(each) for each in (look.auc, look.auc_low, look.auc_high)]
+            seen = "" if look.auc is None else f"{signed(look.gap)}  {found[0]} [{found[1]}, {found[2]}]"
             lines.append(f"{look.epoch:5d}  {seen or look.reason}")
         return "\n".join(lines)

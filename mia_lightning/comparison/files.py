@@ -24,7 +24,7 @@ def save_comparison(report: ComparisonReport, folder: Path) -> list[Path]:
         (folder / COMPARISON).unlink(missing_ok=True)
     pictures = comparison_pictures(report)
     contents = {"comparison.csv": comparison_csv(report)}
-    contents |= {f"figures/{name}": content for name, (_, content) in pictures.items()}
+    contents |= {f"figures/{name}": picture.wide for name, picture in pictures.items()}
     contents["comparison.html"] = comparison_page(report, pictures).encode()
     contents[COMPARISON] = report.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
     with written_to_run():

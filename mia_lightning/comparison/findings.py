@@ -18,6 +18,7 @@ from mia_lightning.comparison.intervals import LEVEL, Correlation, Numbers, draw
 from mia_lightning.comparison.schema import FIGURES, Estimate, Statement, Variant, VariantAttack, Verdict
 from mia_lightning.errors import InputError
 from mia_lightning.reports.rows import UNDERSTATED
+from mia_lightning.terminal.amounts import show, signed
 
 _MOST_PERMUTED = 8
 _FEWEST_RANKED = 4  # with three, even the clearest order has a one-sided p-value of 1/6
@@ -53,7 +54,7 @@ class _Change:
     def words(self) -> str:
         """The value with its limits, and whether they are paired."""
         low, high = limits(self.drawn)
-        text = f"change {self.value:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
+        text = f"change {signed(self.value)} [{signed(low)}, {signed(high)}]"
         return f"{text}, paired over shared records" if self.is_paired else text
 
 
@@ -174,7 +175,7 @@ class Rises(_Figure):
             between = [first, last]
         change = self._change(last, first, correlation)
         low, high = limits(change.drawn)
-        values = ", ".join(f"{each.name} {self._value(self._attack_of(each)):.3f}" for each in between)
+        values = ", ".join(f"{each.name} {show(self._value(self._attack_of(each)))}" for each in between)
         ordered = (low, high) if self.sign > 0 else (-high, -low)
         verdict: Verdict = "holds" if ordered[0] > 0 else "does not hold" if ordered[1] < 0 else "undecided"
         against = self._steps_against(between, correlation) if verdict == "holds" else []
@@ -227,7 +228,7 @@ class CostsLittle(_Figure):
         return Statement(
             text=self.text,
             verdict=verdict,
-            detail="; ".join([f"{before:.3f} to {after:.3f}: {change.words}", *doubts]),
+            detail="; ".join([f"{show(before)} to {show(after)}: {change.words}", *doubts]),
             estimate=change.value,
             low=low,
             high=high,
@@ -263,7 +264,7 @@ class Above(_Figure):
         self, estimates: dict[str, tuple[float, float, float]], verdict: Verdict, doubts: Sequence[str]
     ) -> Statement:
         values = ", ".join(
-            f"{name} {value:.3f} [{low:.3f}, {high:.3f}]" for name, (value, low, high) in estimates.items()
+            f"{name} {show(value)} [{show(low)}, {show(high)}]" for name, (value, low, high) in estimates.items()
         )
         detail = "; ".join([values, *doubts])
         lowest = min(estimates.values())
@@ -305,7 +306,7 @@ class FollowsGap(_Figure):
         rho, above, below = rank_correlation(gap, value)
         verdict: Verdict = "holds" if above <= self.level else "does not hold" if below <= self.level else "undecided"
         verdict, doubts = self._sure(verdict, ran, low=ran)
-        found = f"rank correlation {rho:.2f} over {len(ran)} variants (one-sided p = {above:.3f})"
+        found = f"rank correlation {show(rho, 2)} over {len(ran)} variants (one-sided p = {above:.3f})"
         return Statement(
             text=self.text,
             verdict=verdict,

@@ -1,25 +1,24 @@
 """`comparison.html` and `index.html`: self-contained pages that load nothing from anywhere."""
 
-import base64
 from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment
 
 from mia_lightning.comparison.matrix import defense_matrix
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport
-from mia_lightning.reports.page.templates import environment
-from mia_lightning.reports.words import moment, show
+from mia_lightning.reports.page.templates import base64_of, environment
+from mia_lightning.reports.pictures import Picture
+from mia_lightning.reports.words import moment, show, signed
 
 
-def comparison_page(report: ComparisonReport, pictures: Mapping[str, tuple[str, bytes]]) -> str:
-    """The page for a comparison; `pictures` are titles and PNG by file name."""
-    embedded = [(title, base64.b64encode(content).decode()) for title, content in pictures.values()]
+def comparison_page(report: ComparisonReport, pictures: Mapping[str, Picture]) -> str:
+    """The page for a comparison; `pictures` are by file name."""
     return (
         _environment()
         .get_template("comparison.html.jinja")
         .render(
             report=report,
-            pictures=embedded,
+            pictures=pictures.values(),
             figures=FIGURES,
             matrix=defense_matrix(report),
             has_queries=any(v.queries_per_record for v in report.variants),
@@ -53,5 +52,5 @@ def index_page(comparisons: Sequence[tuple[str, ComparisonReport]]) -> str:
 
 def _environment() -> Environment:
     templates = environment("mia_lightning.comparison", "mia_lightning.reports.page")
-    templates.filters |= {"show": show, "moment": moment}
+    templates.filters |= {"show": show, "signed": signed, "moment": moment, "base64": base64_of}
     return templates

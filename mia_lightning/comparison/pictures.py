@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from mia_lightning.comparison.matrix import defense_matrix
 from mia_lightning.comparison.schema import ComparisonReport, Estimate, Variant
 from mia_lightning.reports.labels import short
-from mia_lightning.reports.pictures import png
+from mia_lightning.reports.pictures import Picture, picture
 from mia_lightning.reports.plots import BALANCED, Plot, across, distribution, labelled, layout, line, points
 
 # A variant, or a defence, as a point of a picture: where it stands, what it leaks, and its name.
 Point = tuple[float, Estimate, str]
 
 
-def comparison_pictures(report: ComparisonReport) -> dict[str, tuple[str, bytes]]:
-    """Title and PNG by file name; of each picture that the variants have numbers for."""
+def comparison_pictures(report: ComparisonReport) -> dict[str, Picture]:
+    """By file name, each picture that the variants have numbers for."""
     ran = [variant for variant in report.variants if variant.skipped is None and variant.attacks]
     if not ran:
         return {}
@@ -27,7 +27,7 @@ def comparison_pictures(report: ComparisonReport) -> dict[str, tuple[str, bytes]
         "figure_over_x.png": (f"Precision and recall of {first}", _over_x(ran)),
         "pareto.png": ("Leakage to the strongest attacker who knows the defence, and utility", _pareto(report)),
     }
-    return {name: (title, png(plot, title)) for name, (title, plot) in drawn.items() if plot is not None}
+    return {name: picture(plot, title) for name, (title, plot) in drawn.items() if plot is not None}
 
 
 def _distribution(variants: Sequence[Variant], strata: str) -> Plot | None:

@@ -26,7 +26,8 @@ function drawDifferences(chosen, state) {
       ? correlationOf(state.chosen[0], state.chosen[place + 1], first.attack.attack, state.figure) : null;
     const change = differenceOf(first.attack && first.attack.figures[figure], other.attack && other.attack.figures[figure], known || 0);
     const pairing = known === null ? "as if they shared no record; paired: " : "paired over the records that they share; in all figures: ";
-    const line = element("li", `${first.run.name} less ${other.run.name}, ${content.figures[figure].title}: `
+    const doubts = [first.run, other.run].filter((run) => run.doubt).map((run) => `${run.name} (${run.doubt})`);
+    const line = element("li", `${doubts.length ? `In doubt: ${doubts.join(", ")}. ` : ""}${first.run.name} less ${other.run.name}, ${content.figures[figure].title}: `
       + (change ? `${signed(change[0])} ${change[1] === null ? "" : `[${signed(change[1])},\u00a0${signed(change[2])}]`}, ${pairing}` : "–; "));
     line.append(element("code", `mia-compare ${quoted(first.run.path)} ${quoted(other.run.path)}`));
     return line;
@@ -73,7 +74,7 @@ function drawComparedTable(chosen, state, choose) {
     const cell = element("th", null, { scope: "col" });
     const remove = element("button", "Remove", { type: "button", "aria-label": `Remove ${run.name}` });
     remove.addEventListener("click", () => choose(state.chosen[place], false));
-    cell.append(linked(run), remove);
+    cell.append(linked(run), ...(run.doubt ? [element("small", run.doubt)] : []), remove);
     return cell;
   }));
   document.querySelector("#compared thead").replaceChildren(head);
@@ -83,7 +84,7 @@ function drawComparedTable(chosen, state, choose) {
     ["defence", ({ run }) => run.defense], ["attack", ({ attack }) => (attack ? content.attacks[attack.attack] : "–")],
     ...content.figures.map((figure, place) => [figure.title, ({ attack }) => valueAndLimits(attack && attack.figures[place])]),
     [`train ${utility}`, ({ run }) => named(run.train_accuracy, run, utility)], [`test ${utility}`, ({ run }) => named(run.test_accuracy, run, utility)],
-    ["generalisation gap", ({ run }) => show(run.generalization_gap)], ["shadow models", ({ run }) => String(run.num_shadows)],
+    ["generalisation gap", ({ run }) => show(run.generalization_gap)], ["shadow models", ({ run }) => run.num_shadows.toLocaleString("en")],
     ["seed", ({ run }) => String(run.seed)], ["created (UTC)", ({ run }) => shortMoment(run.created)],
   ].map(([title, text]) => [title, chosen.map(text)]);
   document.querySelector("#compared tbody").replaceChildren(...[...facts, ...differences(state.chosen)].map(([title, texts]) => {

@@ -28,7 +28,8 @@ FIGURES = (
     {"key": "advantage", "title": "advantage", "chance": 0.0},
 )
 UNDEFENDED = "none"
-COLUMNS = ("created", "dataset", "architecture", "seed", "num_shadows", "utility")  # of a run, as they are
+# Of a run, as they are.
+COLUMNS = ("created", "dataset", "num_records", "num_classes", "architecture", "seed", "num_shadows", "utility")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,7 +178,7 @@ function reloadByItself() {
   setInterval(() => { if (tick.checked && !document.hidden) location.reload(); }, 1000 * Number(tick.dataset.seconds));
 }
 
-const datasets = valuesOf("dataset").length;
+const datasets = new Set(content.runs.map((run) => JSON.stringify(dataOf(run)))).size;
 document.getElementById("headline").textContent = `Membership leakage of ${counted(content.runs.length, "run")} on ${counted(datasets, "data set")}`;
 fillControls();
 drawText();

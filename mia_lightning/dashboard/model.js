@@ -38,6 +38,11 @@ function valueOf(run, name) {
   return run[name] === null ? "single runs" : String(run[name]);
 }
 
+// By what the data of two runs are taken for the same: files of one name need not be.
+function dataOf(run) {
+  return [run.dataset, run.num_records, run.num_classes];
+}
+
 // The values of a filter, the most frequent first.
 function valuesOf(name) {
   const counts = new Map();
@@ -107,8 +112,11 @@ function ranks(values) {
   return found;
 }
 
+// As the reports write figures: a minus is no hyphen, and what rounds to zero has no sign.
 function show(value, digits = 3) {
-  return value === null || value === undefined ? "–" : value.toFixed(digits);
+  if (value === null || value === undefined) return "–";
+  const text = Math.abs(value).toFixed(digits);
+  return value < 0 && Number(text) > 0 ? `−${text}` : text;
 }
 
 // Value and limits of one figure less another, from the limits of both and the correlation of the two over records that
@@ -130,7 +138,8 @@ function correlationOf(one, other, attack, figure) {
 }
 
 function signed(value, digits = 3) {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+  const text = show(value, digits);
+  return value > 0 && Number(text) > 0 ? `+${text}` : text;
 }
 
 function bracket(figure) {

@@ -57,6 +57,7 @@ function describe(row) {
     .map(([title, figure]) => `${title} ${show(figure[0])} ${bracket(figure)}`);
   return [
     `<b>${plain(short(row.run.name, 60))}</b>`,
+    ...(row.run.doubt ? [`<b>${plain(row.run.doubt)}</b>`] : []),
     plain(short(`${row.run.architecture} on ${row.run.dataset}, defence: ${row.run.defense}`, 70)),
     `attack ${plain(row.attackName)}`, ...figures,
     `test ${plain(row.run.utility)} ${show(row.run.test_accuracy)}, gap ${show(row.run.generalization_gap)}`,
@@ -110,7 +111,7 @@ function drawGap(rows, state) {
 function fronts(rows) {
   const groups = new Map();
   rows.filter((row) => !row.run.doubt).forEach((row) => {
-    const key = JSON.stringify([row.run.dataset, row.run.utility]);
+    const key = JSON.stringify([...dataOf(row.run), row.run.utility]);
     groups.set(key, [...(groups.get(key) || []), row]);
   });
   return [...groups.values()].map((group) => ({
@@ -138,8 +139,8 @@ function drawTime(rows, state) {
   const moment = (row) => row.run.created.replace(/(\+00:00|Z)$/, "");
   const series = new Map();
   sorted(rows, moment, false).forEach((row) => {
-    const { project, dataset, architecture, defense } = row.run;
-    const key = JSON.stringify([project, dataset, architecture, defense, row.attackName]);
+    const { project, architecture, defense } = row.run;
+    const key = JSON.stringify([project, ...dataOf(row.run), architecture, defense, row.attackName]);
     series.set(key, [...(series.get(key) || []), row]);
   });
   const isFew = rows.length <= FEW;

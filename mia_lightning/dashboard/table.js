@@ -10,7 +10,7 @@ const COLUMNS = [
   })).filter((column, place) => content.runs.some((run) => run.attacks.some((attack) => attack.figures[place]))),
   { key: "gap", title: "gap", value: (row) => row.run.generalization_gap },
   { key: "test", title: `test ${content.utility}`, value: (row) => row.run.test_accuracy, small: (row) => (row.run.utility === content.utility ? "" : row.run.utility) },
-  { key: "shadows", title: "shadows", value: (row) => row.run.num_shadows, cell: (row) => String(row.run.num_shadows) },
+  { key: "shadows", title: "shadows", value: (row) => row.run.num_shadows, cell: (row) => row.run.num_shadows.toLocaleString("en") },
   { key: "created", title: "created, UTC", value: (row) => row.run.created, text: true, cell: (row) => shortMoment(row.run.created), kind: "moment" },
   { key: "dataset", title: "data set", value: (row) => row.run.dataset, text: true },
   { key: "architecture", title: "architecture", value: (row) => row.run.architecture, text: true },
@@ -52,7 +52,7 @@ function drawRows(rows, state, choose) {
   const shown = ordered.slice(first, first + ROWS_PER_PAGE);
   document.querySelector("#runs tbody").replaceChildren(...shown.map((row) => tableRow(row, state, choose)));
   document.getElementById("rows").textContent = !ordered.length ? "no run"
-    : `${first + 1} to ${first + shown.length} of ${ordered.length.toLocaleString("en")}`;
+    : `${(first + 1).toLocaleString("en")} to ${(first + shown.length).toLocaleString("en")} of ${ordered.length.toLocaleString("en")}`;
   document.getElementById("previous").disabled = state.page === 0;
   document.getElementById("next").disabled = state.page === pages - 1;
 }

@@ -7,7 +7,7 @@
 | custom scalars | the same losses, each as a band |
 | PR curves | `precision_recall/<attack>/<class>`, and over `all records`, precision at 1:1 |
 | hparams | the settings of the run beside its scalars, by which runs are compared |
-| text | `config`, `warnings` |
+| text | `config`; `headline`, `doubt` and `warnings`, to be read before the figures |
 """
 
 import io
@@ -21,6 +21,7 @@ import numpy as np
 from mia_lightning.reports.curves import Array, PrecisionRecallCurve, attack_curves, bands, simplify
 from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.sentences import remarks
 
 POINTS_PER_CURVE = 100
 ALL_RECORDS = "all records"
@@ -51,14 +52,16 @@ def _summaries(report: AuditReport, config: Mapping[str, Any]) -> Iterator[tuple
     from torch.utils.tensorboard import summary
 
     scalars = headline_scalars(report)
-    for each in summary.hparams(hyperparameters(config) or _settings(report), scalars):
+    said = remarks(report)
+    doubt = {name: said[name] for name in ("doubt",) if name in said}  # beside the figures by which runs are compared
+    for each in summary.hparams((hyperparameters(config) or _settings(report)) | doubt, scalars):
         yield 0, each
     for name, value in scalars.items():
         yield 0, summary.scalar(name, value)
     if config:
         yield 0, summary.text("config", f"```json\n{json.dumps(config, indent=2, default=str)}\n```")
-    if report.warnings:
-        yield 0, summary.text("warnings", "\n".join(f"- {warning}" for warning in report.warnings))
+    for name, text in said.items():
+        yield 0, summary.text(name, text)
     yield from _training(report)
     yield from _precision_recall(report)
 

@@ -2,6 +2,7 @@
 
 | key | content |
 | --- | --- |
+| `headline`, `doubt`, `warnings` | summary texts, to be read before the figures |
 | `leakage/<attack>/<figure>`, `target/<figure>` | summary scalars, for comparing runs |
 | `precision_recall/curves` | table: attack, class, recall, precision, precision_balanced |
 | `precision_recall/<attack>` | line series: mean over classes and the ten most exposed classes |
@@ -44,6 +45,7 @@ from mia_lightning.reports.schema import AttackSection, AuditReport
 from mia_lightning.reports.scores import Scores, TrainingCurves
 from mia_lightning.reports.sections.records import MOST_FLAGGED, FlaggedMember, flagged_members
 from mia_lightning.reports.selection import most_exposed
+from mia_lightning.reports.sentences import remarks
 
 if TYPE_CHECKING:
     import wandb
@@ -65,7 +67,7 @@ def log_report(run: "wandb.Run", report: AuditReport) -> None:
         media |= _curves(report, {name: attack_curves(report.scores, name) for name in names})
         media |= {"exposed_records": _exposed_table(report), **_histograms(report.scores, list(names))}
     run.log(media)
-    run.summary.update(headline_scalars(report))
+    run.summary.update({**remarks(report), **headline_scalars(report)})
     run.tags = tuple(fitting([*(run.tags or ()), report.dataset.name, report.target.architecture]))
 
 

@@ -5,7 +5,7 @@ from itertools import compress
 
 from mia_lightning.remedies.schema import RemedyReport
 from mia_lightning.reports.labels import framed_places, short
-from mia_lightning.reports.pictures import png
+from mia_lightning.reports.pictures import Picture, picture
 from mia_lightning.reports.plots import Plot, across, layout, line, plain, points
 
 TITLE = "Leakage and utility, from doing nothing over the strengths of each remedy"
@@ -16,9 +16,9 @@ _APART = 0.03  # of the frame, from doing nothing, for a name to be told from it
 Point = tuple[float, float]
 
 
-def remedies_png(report: RemedyReport) -> bytes:
-    """The PNG."""
-    return png(remedies_plot(report), TITLE)
+def remedies_picture(report: RemedyReport) -> Picture:
+    """The picture."""
+    return picture(remedies_plot(report), TITLE)
 
 
 def remedies_plot(report: RemedyReport) -> Plot:

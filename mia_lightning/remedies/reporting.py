@@ -21,8 +21,8 @@ Results = Mapping[str, Sequence[tuple[Defense, Way | str]]]
 ESTIMAND = f"95 % intervals for {NEW_TRAININGS}, paired: target by target the same members, records and initial weights"
 
 
-def report_of(tried: Tried, nothing: Way, results: Results, *, give_up: float, warnings: Sequence[str]) -> RemedyReport:
-    """The report; `seconds` is 0."""
+def report_of(tried: Tried, nothing: Way, results: Results, *, give_up: float) -> RemedyReport:
+    """The report; `seconds` is 0, and `warnings` are none."""
     measured = [
         (name, place, against(found, nothing))
         for name, strengths in results.items()
@@ -64,7 +64,6 @@ def report_of(tried: Tried, nothing: Way, results: Results, *, give_up: float, w
         ),
         remedies=(*remedies, *skipped),
         notes=tried.notes,
-        warnings=tuple(warnings),
     )
 
 

@@ -89,6 +89,7 @@ class RemedyReport(_Section):
     remedies: tuple[RemedyResult, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()  # those of the warnings after which low figures are no evidence
 
     def __repr__(self) -> str:
         """One line for each remedy that was measured."""

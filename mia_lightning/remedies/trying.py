@@ -78,8 +78,9 @@ def _tried(audit: Audit, remedies: Sequence[Remedy], named: bool, give_up: float
         results[remedy.name] = of_answers.get(remedy.name) or [
             (each, series.trained(each, nothing)) for each in remedy.strengths
         ]
-    report = report_of(tried, nothing, results, give_up=give_up, warnings=series.warnings)
-    report = report.model_copy(update={"command": command, "seconds": round(time.perf_counter() - begun, 1)})
+    report = report_of(tried, nothing, results, give_up=give_up)
+    said = {"command": command, "warnings": series.warnings, "broken": series.broken}
+    report = report.model_copy(update=said | {"seconds": round(time.perf_counter() - begun, 1)})
     if audit.folder is not None:
         from mia_lightning.remedies.files import save_remedies
 
@@ -94,7 +95,8 @@ class _Series:
     def __init__(self, tried: Tried) -> None:
         self._tried, self._number = tried, 0
         self._count = 1 + sum(len(each.strengths) for each in tried.remedies if each.trains)
-        self.warnings: list[str] = []
+        self.warnings: tuple[str, ...] = ()  # of doing nothing
+        self.broken: tuple[str, ...] = ()
 
     def nothing(self) -> tuple[Way, Results]:
         """Doing nothing, with its report where the audit has a folder, and the remedies that change answers alone."""
@@ -103,7 +105,8 @@ class _Series:
 
         def all_of(observation: Observation) -> tuple[Way, Results]:
             found = way_of(observation)
-            self.warnings.extend(attack_observed(observation, audit).warnings)
+            report = attack_observed(observation, audit)
+            self.warnings, self.broken = report.warnings, report.broken
             return found, {
                 remedy.name: [(each, _answered(observation, audit, each)) for each in remedy.strengths]
                 for remedy in self._tried.remedies

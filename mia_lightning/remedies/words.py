@@ -27,6 +27,11 @@ def headline(report: RemedyReport) -> str:
     )
 
 
+def doubt(report: RemedyReport) -> str | None:
+    """Why low figures are no evidence, which stands before all of them; None where they are."""
+    return f"Leakage may be understated: {report.broken[0]}" if report.broken else None
+
+
 def surely_helps(remedy: RemedyResult) -> bool:
     """Whether the limits of its AUC at equal utility are below doing nothing."""
     at = remedy.at_equal_utility
@@ -47,8 +52,8 @@ def harm_sentence(report: RemedyReport) -> str | None:
 def setting_sentence(report: RemedyReport) -> str:
     """How it was measured."""
     return (
-        f"{report.num_models} models for each way of training ({report.architecture}, {report.num_members:,} records "
-        f"of {report.dataset}, {report.epochs} epochs), each attacked with the others as shadow models by "
+        f"{report.num_models:,} models for each way of training ({report.architecture}, {report.num_members:,} records "
+        f"of {report.dataset}, {report.epochs:,} epochs), each attacked with the others as shadow models by "
         f"{', '.join(report.attacks)}; the attacker knows the remedy."
     )
 
@@ -114,8 +119,10 @@ def render_remedies(report: RemedyReport) -> Group:
         for _, each in rows_of(report)
     ]
     said = [headline(report), harm_sentence(report), setting_sentence(report), limits_sentence(report)]
+    doubted = doubt(report)
     return Group(
         Text("What would help", "bold"),
+        *([] if doubted is None else [Sentence(doubted)]),
         Columns(heads, rows, 1),
         Text(),
         *(Sentence(each) for each in said if each is not None),

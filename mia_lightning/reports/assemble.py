@@ -50,6 +50,7 @@ from mia_lightning.run.definition import Audit
 from mia_lightning.run.observation import Observation
 from mia_lightning.run.scoring import AttackOutcome
 from mia_lightning.tasks import Task
+from mia_lightning.terminal.amounts import show
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.plan.memory import peak_memory
 from mia_lightning.training.signals import Signals
@@ -76,18 +77,16 @@ def assemble(
     duplicates = find_duplicates(
         observation.membership, observation.population, outcomes, num_real=observation.num_real, seed=engine.seed
     )
-    changed = unsteady(endpoint)
-    trust = trust_section(observation)
-    warnings = [
-        *trust_warnings(trust),
-        *([] if changed is None else [changed]),
-        *engine.stages.remarks,
-        *duplicates.warnings,
-    ]
     target = target_section(population, membership, observation.targets, target_signals)
     how = {"trains_itself": observation.trains_itself, "private_training": observation.private_training}
     target = target.model_copy(update=how)
-    idle = _idle(observation, target)
+    for warning in duplicates.warnings:
+        engine.stages.remark(warning)
+    for warning in _idle(observation, target):
+        engine.stages.remark(warning, kind="broken")
+    trust, changed = trust_section(observation), unsteady(endpoint)
+    if changed is not None:
+        engine.stages.note(changed)
     report = AuditReport(
         about=AboutSection.of(observation.audit.report),
         task=TaskSection.of(population.task),
@@ -108,8 +107,12 @@ def assemble(
             )
             for outcome in outcomes
         ),
-        warnings=(*warnings, *idle),
-        broken=(*engine.stages.broken, *idle),
+        warnings=(
+            *trust_warnings(trust),
+            *([] if changed is None else [changed]),
+            *engine.stages.remarks,
+        ),
+        broken=tuple(engine.stages.broken),
         notes=tuple(engine.stages.notes),
         scores=_scores(outcomes, population, membership),
         record_names=population.record_names,
@@ -198,16 +201,19 @@ def _idle(observation: Observation, target: TargetSection) -> list[str]:
     return [] if idle is None else [idle]
 
 
+_NOTHING = "low figures of what has learnt nothing say nothing of a model that has"
+
+
 def _learnt_nothing(target: TargetSection, task: Task, mend: str) -> str | None:
     """The warning about targets that are no better on their own members than a constant answer; None for others."""
     if not task.has_classes:
         least, what = task.nothing
         if target.train_accuracy > least:
             return None
-        of = "The target does" if target.num_targets == 1 else "The targets do"
+        of, whose = ("The target does", "its") if target.num_targets == 1 else ("The targets do", "their")
         return (
-            f"{of} no better on its own training records than {what} would (train {task.utility} "
-            f"{target.train_accuracy:.3f}): what has learnt nothing leaks nothing. {mend}."
+            f"{of} no better on {whose} own training records than {what} would (train {task.utility} "
+            f"{show(target.train_accuracy)}): {_NOTHING}. {mend}."
         )
     num_members = [each.num_members for each in target.per_class]
     n = sum(num_members)
@@ -217,7 +223,7 @@ def _learnt_nothing(target: TargetSection, task: Task, mend: str) -> str | None:
     of = "The target classifies its" if target.num_targets == 1 else "The targets classify their"
     return (
         f"{of} own training records no better than the most frequent class would (train accuracy "
-        f"{target.train_accuracy:.3f}, that class {chance:.3f}): what has learnt nothing leaks nothing. {mend}."
+        f"{target.train_accuracy:.3f}, that class {chance:.3f}): {_NOTHING}. {mend}."
     )
 
 

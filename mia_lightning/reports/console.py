@@ -20,8 +20,9 @@ SHORT_NAME = 13  # of an attack: leaves room for intervals beside figures
 def render_summary(report: AuditReport) -> Group:
     """The headline over a table with a row for each attack; below it intervals, the target and the exposed classes.
 
-    Fits 80 columns and says nothing by colour alone; undefined figures are dashes. Where there is no room for an
-    interval beside its figure it stands below. FPRs at which no attack has a TPR are left out beyond the first two.
+    Why low figures are no evidence, if they are none, stands before all else. Fits 80 columns and says nothing by
+    colour alone; undefined figures are dashes. Where there is no room for an interval beside its figure it stands
+    below. FPRs at which no attack has a TPR are left out beyond the first two.
     """
     rates = list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr))
     rates = rates[:2] + [rate for rate in rates[2:] if any(_tpr(attack, rate) for attack in report.attacks)]
@@ -47,7 +48,7 @@ def render_summary(report: AuditReport) -> Group:
             ]
         )
     table = Columns(heads, rows, 1)
-    top = [Sentence(sentence) for sentence in trust_warnings(report.trust)]
+    top = [Sentence(each) for each in dict.fromkeys([*trust_warnings(report.trust), *report.broken])]
     lines = (Sentence(line) for line in _lines(report))
     return Group(*top, *([Text()] if top else []), Text(headline(report), "bold"), table, Text(), *lines)
 
@@ -60,14 +61,18 @@ def _lines(report: AuditReport) -> list[str]:
     if any(attack.num_targets > 1 for attack in report.attacks):
         spreads = [(label(attack), attack.overall.auc.spread) for attack in report.attacks]
         shown = ", ".join(f"{name} {show(spread)}" for name, spread in spreads if spread is not None)
-        lines.append(f"Figures are means over {report.target.num_targets} targets; SD of the AUC over targets: {shown}")
+        lines.append(
+            f"Figures are means over {report.target.num_targets:,} targets; SD of the AUC over targets: {shown}"
+        )
     target, utility = report.target, report.task.utility
     lines.append(
-        f"Target: train {utility} {target.train_accuracy:.3f}, test {utility} {target.test_accuracy:.3f}, "
-        f"gap {target.generalization_gap:.3f}"
+        f"Target: train {utility} {show(target.train_accuracy)}, test {utility} {show(target.test_accuracy)}, "
+        f"gap {show(target.generalization_gap)}"
     )
     if report.run.store:
-        made = ", ".join(f"{role} {one.found} found, {one.trained} trained" for role, one in report.run.store.items())
+        made = ", ".join(
+            f"{role} {one.found:,} found, {one.trained:,} trained" for role, one in report.run.store.items()
+        )
         lines.append(f"Models found in the store, or trained: {made}")
     converging = [(label(each), each.convergence) for each in report.attacks if each.convergence is not None]
     if converging:
@@ -80,8 +85,8 @@ def _lines(report: AuditReport) -> list[str]:
     if attack is not None and groups:
         at_once = ", simultaneous intervals" if any(map(_simultaneous, groups)) else ""
         order = ", largest lower limit first" if at_once else ""
-        exposed = ", ".join(
-            f"{group.class_name} {show(group.auc.value, 2)} {_simultaneous(group)}".rstrip() for group in groups
+        exposed = "; ".join(
+            f"{group.class_name}: {show(group.auc.value, 2)} {_simultaneous(group)}".rstrip() for group in groups
         )
         lines.append(f"Most exposed {report.task.strata_name} (AUC of {label(attack)}{at_once}{order}): {exposed}")
     return lines

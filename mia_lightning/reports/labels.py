@@ -11,17 +11,22 @@ _PLACES = ("middle right", "middle left", "top right", "bottom right", "top left
 _Box = tuple[float, float, float, float]
 
 
-def label_places(points: Sequence[tuple[float, float]], names: Sequence[str]) -> dict[int, str]:
+def label_places(
+    points: Sequence[tuple[float, float]], names: Sequence[str], *, letter_width: float = LETTER_WIDTH
+) -> dict[int, str]:
     """For the points that get a label, on which side it stands: "right" or "left".
 
     Points come in order of importance; at most twelve are labelled, each where it hides no earlier label, to the right
     if there is room before the plot's edge.
+
+    Args:
+        letter_width: a share of the plot's width.
     """
     taken: list[tuple[float, float, float]] = []
     places: dict[int, str] = {}
     across, up = _unit([point[0] for point in points]), _unit([point[1] for point in points])
     for index, (x, y, name) in enumerate(zip(across, up, names, strict=True)):
-        width = LETTER_WIDTH * len(name) + 0.03
+        width = letter_width * len(name) + 0.03
         sides = [("right", x), ("left", x - width)]
         for side, left in sides if x + width <= RIGHT_END else reversed(sides):
             free = all(

@@ -9,7 +9,7 @@ from mia_lightning.reports.sections.structure import structure_sentences
 from mia_lightning.reports.sections.trust import trust_warnings
 from mia_lightning.reports.selection import by_strength
 from mia_lightning.reports.sentences import headline
-from mia_lightning.reports.words import about, label, percent, shown
+from mia_lightning.reports.words import about, label, percent, show, shown
 
 
 def report_markdown(report: AuditReport) -> str:
@@ -31,8 +31,8 @@ def report_markdown(report: AuditReport) -> str:
         f"**{markdown(gate_sentence(report))}**" if report.gate is not None else "",
         "\n".join(f"> [!WARNING]\n> {markdown(each)}\n" for each in warnings),
         markdown_table(heads, rows, 1),
-        f"Target: train {utility} {target.train_accuracy:.3f}, test {utility} {target.test_accuracy:.3f}, "
-        f"gap {target.generalization_gap:.3f}.",
+        f"Target: train {utility} {show(target.train_accuracy)}, test {utility} {show(target.test_accuracy)}, "
+        f"gap {show(target.generalization_gap)}.",
         "\n".join(f"- {markdown(each)}" for each in structure_sentences(report.structure, report.dataset.values)),
         *(f"{heading[:1].upper()}{heading[1:]}: {markdown(said)}" for heading, said in exposed_sentences(report)),
         "\n".join(f"- {markdown(each)}" for each in advice(report)),

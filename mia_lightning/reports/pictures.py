@@ -6,6 +6,7 @@ Drawn through matplotlib's object interface: no figure, backend or style is set 
 import io
 from collections.abc import Mapping
 from html import unescape
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,16 +14,26 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from mia_lightning.reports.curves import AttackCurves, roc_edge
+from mia_lightning.reports.labels import LETTER_WIDTH, label_places
 from mia_lightning.reports.plots import LIGHT, Plot, coloured, leakage_vs_gap_plot, precision_recall_plot, roc_plot
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.selection import strongest
 from mia_lightning.reports.words import label
 
 _INK, _MUTED, _FAINT = (LIGHT[role] for role in ("--ink", "--muted", "--faint"))
-_SIZE = (8.4, 5.2)  # inches
+_WIDE, _NARROW = (8.4, 5.2), (4.4, 6.2)  # inches
+_LETTER_OF_NARROW = 1.6 * LETTER_WIDTH
 _POINTS = 0.75  # of type, for a pixel of the page
 _DASHES = {"solid": "-", "dash": (0, (4, 3)), "dot": ":", "dashdot": "-."}
 _SYMBOLS = {"triangle-up": "^", "square": "s", "diamond": "D", "triangle-down": "v", "cross": "P", "x": "X"}
+
+
+class Picture(NamedTuple):
+    """A picture of a page, as PNG: for its usual width, and for that of a phone."""
+
+    title: str
+    wide: bytes
+    narrow: bytes
 
 
 def png_figures(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str, bytes]:
@@ -42,9 +53,18 @@ def png_figures(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict
     return {f"figures/{name}.png": picture for name, picture in drawn.items()}
 
 
-def png(plot: Plot, title: str) -> bytes:
-    """The content of a PNG file: a description of lines and points as `plots` makes it, on white."""
-    figure = Figure(figsize=_SIZE, layout="constrained")
+def picture(plot: Plot, title: str) -> Picture:
+    """The PNGs of a description of lines and points as `plots` makes it."""
+    return Picture(title, png(plot, title), png(_narrowed(plot), "", is_narrow=True))
+
+
+def png(plot: Plot, title: str, *, is_narrow: bool = False) -> bytes:
+    """The content of a PNG file: a description of lines and points as `plots` makes it, on white.
+
+    Args:
+        is_narrow: for a phone, with the legend below.
+    """
+    figure = Figure(figsize=_NARROW if is_narrow else _WIDE, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     styled(axes, title)
@@ -58,12 +78,31 @@ def png(plot: Plot, title: str) -> bytes:
         straight(at, label="chance", **_stroke(shape["line"]))
     for name in ("x", "y"):
         _set_axis(axes, name, plot["layout"][f"{name}axis"])
-    axes.legend(
-        frameon=False, fontsize=9, labelcolor=_INK, alignment="left", loc="upper left", bbox_to_anchor=(1.01, 1.0)
-    )
+    style: Plot = {"frameon": False, "fontsize": 9, "labelcolor": _INK, "alignment": "left"}
+    if is_narrow:
+        figure.legend(loc="outside lower left", ncols=2, **style)
+    else:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), **style)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _narrowed(plot: Plot) -> Plot:
+    """With names of points as far as a narrow picture has room for them; lines have theirs in the legend alone."""
+    data = []
+    for trace in plot["data"]:
+        if trace.get("mode") == "text":
+            continue
+        names = trace.get("text", [])
+        if names:
+            places = label_places(list(zip(trace["x"], trace["y"], strict=True)), names, letter_width=_LETTER_OF_NARROW)
+            trace = trace | {
+                "text": [name if place in places else "" for place, name in enumerate(names)],
+                "textposition": [f"middle {places.get(place, 'right')}" for place in range(len(names))],
+            }
+        data.append(trace)
+    return plot | {"data": data}
 
 
 def styled(axes: Axes, title: str) -> None:

@@ -14,6 +14,7 @@ from mia_lightning.reports.privacy_section import PrivacySection
 from mia_lightning.reports.run_section import RunSection
 from mia_lightning.reports.scores import Scores, TrainingCurves
 from mia_lightning.reports.section import Section
+from mia_lightning.terminal.amounts import show
 
 
 class SetSection(Section):
@@ -393,7 +394,7 @@ class AuditReport(Section):
 
     def __repr__(self) -> str:
         """Five lines; the fields hold the rest."""
-        target, about = self.target, self.about
+        target, about, utility = self.target, self.about, self.task.utility
         areas = [(each.overall.auc.value, each.name) for each in self.attacks if each.overall.auc.value is not None]
         best = f"AUC {max(areas)[0]:.3f} ({max(areas)[1]})" if areas else "no AUC"
         gate = "none" if self.gate is None else self.gate.status
@@ -401,10 +402,10 @@ class AuditReport(Section):
             (
                 f"AuditReport: {self.headline or self.trust.verdict}".replace("\u00a0", " "),
                 f"  target: {about.model or target.architecture} on {self.dataset.name}, train "
-                f"{self.task.utility} {target.train_accuracy:.3f}, test {self.task.utility} {target.test_accuracy:.3f}",
+                f"{utility} {show(target.train_accuracy)}, test {utility} {show(target.test_accuracy)}",
                 f"  attacks: {', '.join(each.name for each in self.attacks[:8])}"
                 f"{f' and {len(self.attacks) - 8} more' if len(self.attacks) > 8 else ''}; {best}",
-                f"  {self.shadow.count} shadow models, seed {self.run.seed}; gate: {gate}",
+                f"  {self.shadow.count:,} shadow models, seed {self.run.seed}; gate: {gate}",
                 f"  {len(self.warnings)} warning{'s' * (len(self.warnings) != 1)}, target {self.trust.verdict}",
             )
         )

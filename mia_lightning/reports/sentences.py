@@ -2,7 +2,7 @@
 
 from mia_lightning.metrics.figures import Figures
 from mia_lightning.reports.privacy_section import PrivacySection
-from mia_lightning.reports.rows import ACCURACY
+from mia_lightning.reports.rows import ACCURACY, RunRow
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sections.trust import distrust, trust_warnings
 from mia_lightning.reports.selection import (
@@ -23,6 +23,16 @@ def headline(report: AuditReport) -> str:
     if distrusted is not None:
         return distrusted
     return _leakage(report) if report.understated is None else _understated(report)
+
+
+def remarks(report: AuditReport) -> dict[str, str]:
+    """What is read before any figure, for loggers: the `headline`, and where there are such, `doubt` and `warnings`."""
+    said = {
+        "headline": headline(report).replace(NBSP, " "),
+        "doubt": RunRow.of(report).doubt,
+        "warnings": "\n".join(f"- {warning}" for warning in report.warnings),
+    }
+    return {name: text for name, text in said.items() if text}
 
 
 def _understated(report: AuditReport) -> str:
@@ -144,14 +154,14 @@ def meaning(report: AuditReport) -> list[str]:
         utility = report.task.utility
         sentences.append(
             f"The target's {utility} is {show(target.train_accuracy)} on its training records and "
-            f"{show(target.test_accuracy)} on new records: a generalisation gap of {target.generalization_gap:.3f}. "
+            f"{show(target.test_accuracy)} on new records: a generalisation gap of {show(target.generalization_gap)}. "
             "Overfitting is the usual cause of leakage, but not the only one."
         )
         return sentences
     sentences.append(
         f"The target classifies {share(target.train_accuracy)} of its training records and "
         f"{share(target.test_accuracy)} of new records correctly: a generalisation gap of "
-        f"{target.generalization_gap:.3f}. Overfitting is the usual cause of leakage, but not the only one."
+        f"{show(target.generalization_gap)}. Overfitting is the usual cause of leakage, but not the only one."
     )
     return sentences
 
@@ -160,7 +170,7 @@ def limits(report: AuditReport) -> list[str]:
     """What the figures do not say."""
     names = ", ".join(label(attack) for attack in report.attacks)
     here = "this target" if report.target.num_targets == 1 else "these targets"
-    targets = "one target" if report.target.num_targets == 1 else f"{report.target.num_targets} targets"
+    targets = "one target" if report.target.num_targets == 1 else f"{report.target.num_targets:,} targets"
     picked = (
         f" The strongest attack was picked on {here}, which makes it look stronger than it is; the intervals of the "
         "headline hold for the maximum over all attacks."

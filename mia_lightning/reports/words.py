@@ -4,8 +4,10 @@ from datetime import datetime
 
 from mia_lightning.metrics.figures import THESE_MODELS, Figure
 from mia_lightning.reports.schema import AttackSection
+from mia_lightning.terminal.amounts import MINUS
+from mia_lightning.terminal.amounts import show as show
+from mia_lightning.terminal.amounts import signed as signed
 
-MINUS = "\u2212"
 NBSP = "\u00a0"
 _ESTIMANDS = {THESE_MODELS: "these trained models on other records of the same population"}
 
@@ -22,23 +24,9 @@ def about(attack: AttackSection) -> str:
     return _ESTIMANDS.get(attack.estimand, attack.estimand)
 
 
-def show(value: float | None, digits: int = 3) -> str:
-    """The value as text, "0.740" or "−0.019"; a dash where it is undefined."""
-    if value is None:
-        return "–"
-    text = f"{abs(value):.{digits}f}"
-    return text if value >= 0 or float(text) == 0.0 else f"{MINUS}{text}"
-
-
 def significant(value: float, digits: int = 3) -> str:
     """The value with so many significant digits: "0.74", "−1.2e-05"."""
     return f"{MINUS if value < 0 else ''}{abs(value):.{digits}g}"
-
-
-def signed(value: float | None, digits: int = 3) -> str:
-    """A difference with its sign: "+0.012", "−0.140"; a dash where it is undefined."""
-    text = show(value, digits)
-    return f"+{text}" if value is not None and value > 0 and float(text) > 0 else text
 
 
 def bracket(figure: Figure, digits: int = 3) -> str:

@@ -13,6 +13,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.sweep.rows import STAGES, Row, own_settings
 from mia_lightning.sweep.rows import summarise as summarise
+from mia_lightning.terminal.amounts import show
 from mia_lightning.terminal.tables import Columns, Sentence
 
 TABLE = "sweep.parquet"
@@ -133,15 +134,15 @@ def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], int]:
         before = (row.path, row.found.get("defense"))
         exit_code = [_text(row.exit_code)] if has_failed else []
         about = [names[row.run], *exit_code, *(_text(_about(row, name)) for name in varied)]
-        accuracies = [_show(row.found.get(name)) for name in _ACCURACIES]
+        accuracies = [show(row.found.get(name)) for name in _ACCURACIES]
         cells.append(
             [
                 *([""] * len(about) if is_next else about),
                 _text(row.attack),
                 *([""] * len(accuracies) if is_next else accuracies),
                 _limited(row, "auc"),
-                *(_show(row.found.get(name)) for name in FIGURES[1:]),
-                _show(row.seconds.get("total"), 1),
+                *(show(row.found.get(name)) for name in FIGURES[1:]),
+                show(row.seconds.get("total"), 1),
             ]
         )
     heads = ["run", *(["exit"] if has_failed else []), *(_ABOUT[name] for name in varied), "attack"]
@@ -202,13 +203,9 @@ def _text(value: object) -> str:
     return "–" if value is None else str(value)
 
 
-def _show(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
-
-
 def _limited(row: Row, name: str) -> str:
     """Value and interval, which is without leading zeros."""
     value, low, high = (row.found.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if low is None or high is None:
-        return _show(value)
-    return f"{_show(value)} " + re.sub(r"(?<=[\[,])0(?=\.)", "", f"[{_show(low)},{_show(high)}]")
+        return show(value)
+    return f"{show(value)} " + re.sub(r"(?<=[\[,])0(?=\.)", "", f"[{show(low)},{show(high)}]")

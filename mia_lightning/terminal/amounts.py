@@ -1,4 +1,22 @@
-"""Times and sizes as a person reads them."""
+"""Figures, times and sizes as a person reads them."""
+
+from math import isnan
+
+MINUS = "\u2212"
+
+
+def show(value: float | None, digits: int = 3) -> str:
+    """The value as text, "0.740" or "−0.019"; a dash where it is undefined."""
+    if value is None or isnan(value):
+        return "–"
+    text = f"{abs(value):.{digits}f}"
+    return f"{MINUS}{text}" if value < 0 and float(text) > 0 else text
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference with its sign: "+0.012", "−0.140"; a dash where it is undefined."""
+    text = show(value, digits)
+    return f"+{text}" if value is not None and value > 0 and float(text) > 0 else text
 
 
 def duration(seconds: float) -> str:

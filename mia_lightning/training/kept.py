@@ -288,7 +288,8 @@ class KeptModels(Kept):
         best = min((differences(other, self.common) for other in alike), key=len, default=[])
         if not best:
             return None
-        return f"the most similar models in the store differ in {', '.join(best[:3])}{', ...' if len(best) > 3 else ''}"
+        more = " and more" if len(best) > 3 else ""
+        return f"the most similar models in the store differ in {', '.join(best[:3])}{more}"
 
 
 def kept_models(store: Store | None, job: TrainingJob, settings: TrainerSettings, remark: Tell) -> Kept:

@@ -64,6 +64,8 @@ def test_fits_the_window_and_is_accessible(
     with opened(browser, pages[name], width=width, scheme=scheme) as page:
         assert page.overflow() <= 0
         page.screenshot(f"{name}_{width}_{scheme}")
+        files = list(pages[name].parent.glob("figures/*.png"))
+        assert page.legible_pictures() == len(files)
         assert accessibility_violations(page.page) == []
         assert page.errors == []
 

@@ -354,7 +354,7 @@ def test_utility_has_the_name_of_the_task(browser: Any, tmp_path: Path) -> None:
             tick.check()
         axis = page.page.evaluate("document.getElementById('pareto-plot').layout.xaxis.title.text")
         text = page.page.inner_text("main")
-        assert sorted(column(page, "test R²")) == ["-0.200", "0.400"]
+        assert sorted(column(page, "test R²")) == ["0.400", "−0.200"]
         assert page.errors == []
     assert axis == "test R²"
     assert "Leakage against R²" in text
@@ -505,4 +505,38 @@ def test_thousands_of_runs(browser: Any, tmp_path: Path, count: int, drawn_by: s
         page.page.select_option("#dataset", "cifar10")
         assert page.page.inner_text("#rows") == f"1 to 20 of {count // 3:,}"
         page.screenshot(f"dashboard_{count}_runs")
+        assert page.errors == []
+
+
+@pytest.mark.slow
+def test_a_run_in_doubt_is_so_wherever_its_figures_stand(browser: Any, tmp_path: Path) -> None:
+    reports = {
+        "right": report_of(train=0.7, test=0.7204, shadows=1024),
+        "odd": {**report_of(train=0.7, test=0.70004, attacks={"loss": {"auc": (0.5, 0.45, 0.55)}}),
+                "trust": {"verdict": "void"}},
+    }  # fmt: skip
+    with opened(browser, page_of(tmp_path, reports)) as page:
+        page.page.wait_for_selector("#gap-plot .main-svg")
+        page.page.check('input[aria-label="Compare runs/right"]')
+        page.page.check('input[aria-label="Compare runs/odd"]')
+        heads = page.page.locator("#compared thead th").all_inner_texts()
+        (difference,) = page.page.locator("#compare-differences li").all_inner_texts()
+        said = page.page.evaluate("document.getElementById('gap-plot').data.flatMap((trace) => trace.text)")
+        assert sorted(column(page, "gap")) == ["0.000", "−0.020"]
+        assert sorted(column(page, "shadows")) == ["1,024", "16"]
+        assert page.errors == []
+    assert ["cannot be trusted" in head for head in heads] == [False, True]
+    assert difference.startswith("In doubt: runs/odd (cannot be trusted). runs/right less runs/odd, AUC: +0.200")
+    assert sorted("cannot be trusted" in text for text in said) == [False, True]
+
+
+@pytest.mark.slow
+def test_files_of_one_name_are_not_compared_as_one_data_set(browser: Any, tmp_path: Path) -> None:
+    worse = report_of(test=0.3, attacks={"loss": {"auc": (0.9, 0.8, 1)}})
+    reports = {"a": report_of(), "b": {**worse, "dataset": {**worse["dataset"], "num_records": 500}}, "c": worse}
+    with opened(browser, page_of(tmp_path, reports)) as page:
+        page.page.wait_for_selector("#pareto-plot .main-svg")
+        page.page.click("#front")
+        assert set(names(page)) == {"runs/a", "runs/b"}
+        assert page.page.inner_text("h1") == "Membership leakage of 3 runs on 2 data sets"
         assert page.errors == []

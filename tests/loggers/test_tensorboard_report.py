@@ -17,8 +17,9 @@ from mia_lightning.loggers.tensorboard import EVENTS, TensorBoardReport
 from mia_lightning.reports.curves import PrecisionRecallCurve, attack_curves
 from mia_lightning.reports.files import read_report, save_report
 from mia_lightning.reports.rows import headline_scalars
-from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.schema import AuditReport, TrustSection
 from mia_lightning.reports.scores import Scores
+from mia_lightning.reports.sentences import headline
 
 pytest.importorskip("tensorboard", reason="needs TensorBoard: pip install 'mia-lightning[tensorboard]'")
 
@@ -183,6 +184,18 @@ def test_texts_are_the_configuration_and_the_warnings(report: AuditReport, event
     text = tensor(events, "config/text_summary").item().decode()
     assert json.loads(text.removeprefix("```json\n").removesuffix("\n```")) == CONFIG
     assert tensor(events, "warnings/text_summary").item().decode() == f"- {report.warnings[0]}"
+    assert tensor(events, "headline/text_summary").item().decode() == headline(report).replace("\u00a0", " ")
+
+
+def test_why_low_figures_are_no_evidence_stands_beside_them(report: AuditReport, tmp_path: Path) -> None:
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    trust = TrustSection(verdict="void", reasons=("Members are classified worse.",))
+    with TensorBoardReport().start(tmp_path, {}) as run:
+        run.finish(report.model_copy(update={"trust": trust, "scores": None}))
+    content = read_back(tmp_path / "tensorboard").PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+    assert start.hparams["doubt"].string_value == "cannot be trusted"
 
 
 def test_the_file_says_nothing_about_the_machine(logged: Path) -> None:

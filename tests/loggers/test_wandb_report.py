@@ -26,6 +26,7 @@ from mia_lightning.reports.curves import attack_curves
 from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sections.records import flagged_members
+from mia_lightning.reports.sentences import headline
 
 # Where the machine is busy, wandb waits for its service, for a time that it draws.
 pytestmark = [pytest.mark.xdist_group("wandb"), pytest.mark.usefixtures("global_generators")]
@@ -133,6 +134,8 @@ def test_summary_is_the_report(report: AuditReport, summary: dict) -> None:
     assert {name: summary[name] for name in expected} == expected
     assert expected["leakage/loss/auc"] == report.attacks[1].overall.auc.value
     assert expected["target/generalization_gap"] == 0.28125
+    assert summary["headline"] == headline(report).replace("\u00a0", " ")
+    assert summary["warnings"] == f"- {report.warnings[0]}"
     assert "leakage/loss/tpr_at_fpr_0.01" in summary
     assert "leakage/loss/tpr_at_fpr_0.001" not in summary
     overall = report.attacks[1].overall

@@ -11,11 +11,13 @@ from chromium import accessibility_violations, chromium, opened
 from rich.console import Console
 
 from mia_lightning.remedies import RemedyReport, read_remedies
-from mia_lightning.remedies.files import save_remedies
+from mia_lightning.remedies.files import remedies_page, save_remedies
 from mia_lightning.remedies.picture import LOST, remedies_plot
 from mia_lightning.remedies.schema import Difference, EqualUtility, Leakage, RemedyResult, Strength
 from mia_lightning.remedies.words import harm_sentence, headline, remedies_csv, render_remedies
+from mia_lightning.reports.pictures import Picture
 
+NO_PICTURE = Picture("", b"", b"")
 NOTHING = Strength(
     description="nothing",
     settings=(),
@@ -123,6 +125,20 @@ def test_the_terminal_shows_each_remedy_and_what_was_not_measured(report: Remedy
     assert "strong 2" not in text  # only the best strength of each
 
 
+def test_why_low_figures_are_no_evidence_stands_before_them(report: RemedyReport) -> None:
+    broken = report.model_copy(update={"broken": ("The targets know no more than chance.",)})
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(render_remedies(broken), crop=False)
+    for text in (console.export_text(), remedies_page(broken, NO_PICTURE)):
+        assert 0 < text.index("understated: The targets know no more") < text.index(headline(report)[:30])
+
+
+def test_where_nothing_was_measured_no_settings_are_an_example(report: RemedyReport) -> None:
+    assert "the same settings with defense=l2, for example" in remedies_page(report, NO_PICTURE)
+    idle = report.model_copy(update={"remedies": report.remedies[-1:]})
+    assert "for example" not in remedies_page(idle, NO_PICTURE)
+
+
 def test_the_csv_has_a_row_for_each_strength(report: RemedyReport) -> None:
     rows = list(csv.DictReader(io.StringIO(remedies_csv(report).decode())))
     assert [row["strength"] for row in rows] == ["nothing", "strong 1", "strong 2", "strong 3", "smooth"]
@@ -193,6 +209,7 @@ def test_the_page_opens_from_disk_without_overflow_and_with_all_figures(
             if each.skipped is None
         ]
         assert page.page.locator("b").count() == 0  # names stay text
+        assert page.legible_pictures() == 1
         assert page.requests == [path.as_uri()]
         assert page.errors == []
         assert page.overflow() == 0

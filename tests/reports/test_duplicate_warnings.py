@@ -1,5 +1,6 @@
 """Records on both sides of a boundary: counted, and the figures with and without them."""
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from quick import quick_audit
+from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 import mia_lightning as mia
@@ -21,8 +23,11 @@ from mia_lightning.seeds import generator
 
 
 def test_figures_stand_with_and_without_duplicates(blobs: Population) -> None:
+    console = Console(file=io.StringIO())
     twice = replace(blobs, x_N=blobs.x_N[torch.arange(120) // 2], label_N=blobs.label_N[torch.arange(120) // 2])
-    report = mia.audit(twice, **quick_audit(membership=mia.Disjoint(train_size=30), shadow=mia.Real(count=2)))
+    report = mia.audit(
+        twice, **quick_audit(membership=mia.Disjoint(train_size=30), shadow=mia.Real(count=2), console=console)
+    )
     scores = report.scores
     assert scores is not None
     values = [tuple(row) for row in twice.x_N[torch.from_numpy(scores.record)].tolist()]
@@ -37,6 +42,7 @@ def test_figures_stand_with_and_without_duplicates(blobs: Population) -> None:
     assert report.membership.duplicates_across_boundary == count
     (warning,) = [each for each in report.warnings if "among the non-members" in each]
     assert warning.startswith(f"{count} of 30 members are also, value for value")
+    assert warning in console.file.getvalue()
     without, with_ = map(float, re.search(r"AUC of loss (\S+) without them, (\S+) with", warning).groups())  # type: ignore[union-attr]
     assert abs(without - roc_auc_score(scores.is_member[clean], scores.score[clean])) < 6e-4
     assert abs(with_ - roc_auc_score(scores.is_member, scores.score)) < 6e-4
@@ -74,6 +80,14 @@ def test_clean_records_are_not_warned_of(blobs: Population) -> None:
     assert report.membership.near_duplicates_across_boundary == 0
     assert report.membership.num_compared_for_near_duplicates == 30
     assert not any("value for value" in warning or "near dup" in warning for warning in report.warnings)
+
+
+def test_counts_in_warnings_have_separators() -> None:
+    same = mia.make_population(torch.zeros(6000, 2), torch.arange(6000) % 3)
+    membership = mia.Disjoint(train_size=1500).fill(same, Wanted(num_targets=1, num_shadows=2, seed=0))
+    found = find_duplicates(membership, same, [], num_real=6000, seed=0)
+    assert found.warnings[0].startswith("1,500 of 1,500 members are also")
+    assert found.warnings[-1].startswith("3,000 of the 3,000 records of the shadow models")
 
 
 def wide(count: int = 120, num_features: int = 30) -> Population:

@@ -5,7 +5,9 @@ import io
 from rich.console import Console
 
 from mia_lightning.reports.console import render_summary
+from mia_lightning.reports.markdown import report_markdown
 from mia_lightning.reports.schema import AuditReport, ConvergenceSection
+from mia_lightning.reports.sentences import meaning
 
 
 def _printed(report: AuditReport, width: int = 80) -> list[str]:
@@ -35,13 +37,30 @@ def test_the_summary_fits_and_holds_the_figures(report: AuditReport) -> None:
     assert "Target: train accuracy 1.000, test accuracy 0.719, gap 0.281" in lines
 
 
+def test_why_low_figures_are_no_evidence_stands_first(report: AuditReport) -> None:
+    reason = "The target has learnt nothing."
+    lines = _printed(report.model_copy(update={"broken": (reason,), "warnings": (reason, *report.warnings)}))
+    assert lines[0] == reason
+    assert "understated" in lines[2]
+
+
+def test_a_minus_before_figures_of_the_target_is_no_hyphen(report: AuditReport) -> None:
+    worse = {"train_accuracy": -0.25, "test_accuracy": -0.24, "generalization_gap": -0.01}
+    report = report.model_copy(update={"target": report.target.model_copy(update=worse)})
+    line = "Target: train accuracy −0.250, test accuracy −0.240, gap −0.010"
+    assert line in _printed(report)
+    assert line in report_markdown(report)
+    assert "train accuracy −0.250, test accuracy −0.240" in repr(report)
+    assert any("gap of −0.010" in sentence for sentence in meaning(report))
+
+
 def test_the_three_most_exposed_classes_are_named(make_report) -> None:
     report = make_report(class_names=("[red]a[/red]", "b", "c", "d", "e"))
     ranked = sorted(report.attacks[0].per_class[:4], key=lambda group: -group.auc.value)[:3]
     limits = [(group.auc_simultaneous.low, group.auc_simultaneous.high) for group in ranked]
     assert all(low < group.auc.low < group.auc.high < high for group, (low, high) in zip(ranked, limits, strict=True))
-    expected = ", ".join(
-        f"{group.class_name} {group.auc.value:.2f} [{low:.2f},\u00a0{high:.2f}]"
+    expected = "; ".join(
+        f"{group.class_name}: {group.auc.value:.2f} [{low:.2f},\u00a0{high:.2f}]"
         for group, (low, high) in zip(ranked, limits, strict=True)
     )
 

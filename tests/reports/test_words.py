@@ -21,3 +21,4 @@ def test_a_minus_is_no_hyphen_and_zero_has_no_sign(value: float, plain: str, wit
 
 def test_what_is_undefined_is_a_dash() -> None:
     assert (show(None), signed(None)) == ("–", "–")
+    assert (show(float("nan")), signed(float("nan"))) == ("–", "–")

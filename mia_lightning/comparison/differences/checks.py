@@ -17,7 +17,7 @@ def check_sides(sides: Sequence[Side]) -> None:
     """
     if len(sides) < 2:
         raise InputError(
-            f"There is one recipe to compare, {sides[0].name}, if anything; give two runs, or a sweep over a setting "
+            f"There is one recipe alone, that of {sides[0].name}; give two runs, or a sweep over a setting "
             "other than the seed."
             if sides
             else "There are no runs to compare; give two."

@@ -7,12 +7,11 @@ from mia_lightning.comparison.differences.matching import Axis, observed, same_t
 from mia_lightning.comparison.differences.schema import EqualUtilityReport, UtilityPoint
 from mia_lightning.comparison.differences.sides import KeptRun, Side, setting_of
 from mia_lightning.comparison.differences.utility import RIGHT
-from mia_lightning.comparison.differences.verdicts import signed
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.equal_utility import FEWEST_STRENGTHS, AtEqualUtility, Strength, at_equal_utility
 from mia_lightning.reports.rows import ACCURACY
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.words import NBSP
+from mia_lightning.reports.words import NBSP, signed
 
 
 def difference_at_equal_utility(

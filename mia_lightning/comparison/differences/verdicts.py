@@ -8,7 +8,7 @@ from mia_lightning.comparison.differences.schema import FigureDifference, Judgem
 from mia_lightning.comparison.differences.sides import Side
 from mia_lightning.metrics.intervals.differences import ERROR, Difference
 from mia_lightning.metrics.intervals.influence import Observed
-from mia_lightning.reports.words import NBSP, title
+from mia_lightning.reports.words import NBSP, signed, title
 
 _MOST_RECORDS = 10**8
 
@@ -132,11 +132,6 @@ def change_of(each: FigureDifference, digits: int = 3) -> str:
     if each.low is None or each.high is None:
         return value
     return f"{value} [{signed(each.low, digits)},{NBSP}{signed(each.high, digits)}]"
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """With its sign, a minus as it is typeset."""
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _rounded(count: float) -> int:

@@ -12,10 +12,10 @@ from mia_lightning.comparison.differences.schema import (
     PairDifference,
 )
 from mia_lightning.comparison.differences.sides import Side
-from mia_lightning.comparison.differences.verdicts import change_of, signed
+from mia_lightning.comparison.differences.verdicts import change_of
 from mia_lightning.metrics.intervals.influence import Observed
 from mia_lightning.metrics.intervals.power import targets_needed
-from mia_lightning.reports.words import show
+from mia_lightning.reports.words import show, signed
 from mia_lightning.terminal.tables import Columns, Sentence
 
 _VERDICTS = {

@@ -15,6 +15,7 @@ from scipy.stats import binom, hypergeom, norm
 from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, Peers, Repair, Sanity, share
 from mia_lightning.metrics.sanity.ranks import Correlation, stratified_correlation
 from mia_lightning.metrics.sanity.repairs import try_repairs
+from mia_lightning.terminal.amounts import show
 
 _Z = float(norm.isf(ALPHA))
 # A correlation is held against a target only where one of half the shadow models' own would be found with 99.9 %.
@@ -120,7 +121,7 @@ def correlated(answers: Answers, peers: Peers | None, found: Found, *, parts: st
     if own.z < _Z:
         sentence = (
             f"Within the {parts} its answers have nothing to do with those of the shadow models for the same records "
-            f"(rank correlation {own.rho:.2f}; the shadow models' own {np.median(rhos):.2f})."
+            f"(rank correlation {show(own.rho, 2)}; the shadow models' own {show(float(np.median(rhos)), 2)})."
         )
         (found.void if expected / 2 >= _ABLE else found.unconfirmed).append(sentence)
         found.causes.append(

@@ -14,6 +14,7 @@ from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, P
 from mia_lightning.metrics.sanity.check import correlated
 from mia_lightning.metrics.sanity.repairs import gained, moved_members
 from mia_lightning.tasks import Task
+from mia_lightning.terminal.amounts import show
 
 _FAR_BELOW = 0.1  # in utility, or a quarter of what the shadow models are better than nothing
 
@@ -112,13 +113,13 @@ def _no_better(task: Task, utilities: Utilities, found: Found) -> None:
     least, what = task.nothing
     if not utilities.all > least:  # nor where it is not defined
         found.unconfirmed.append(
-            f"Its {task.utility} on the records is {utilities.all:.3f}, no better than {what} ({least:g})."
+            f"Its {task.utility} on the records is {show(utilities.all)}, no better than {what} ({least:g})."
         )
     missing = utilities.peers - utilities.nonmembers
     if missing > max(_FAR_BELOW, (utilities.peers - least) / 4):
         found.unconfirmed.append(
-            f"Its {task.utility} on records that it was not trained on is {utilities.nonmembers:.3f}, where the shadow "
-            f"models reach {utilities.peers:.3f} on those that they were not trained on."
+            f"Its {task.utility} on records that it was not trained on is {show(utilities.nonmembers)}, where the "
+            f"shadow models reach {show(utilities.peers)} on those that they were not trained on."
         )
     if found.unconfirmed:
         found.causes.append(

@@ -1,5 +1,6 @@
 """What the self-contained pages share: their templates' environment, and plotly.js written into the page."""
 
+import base64
 from functools import cache
 from importlib.resources import files
 
@@ -20,6 +21,11 @@ def environment(*packages: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def base64_of(content: bytes) -> str:
+    """Content for an address that holds it."""
+    return base64.b64encode(content).decode()
 
 
 @cache

@@ -56,8 +56,8 @@ def find_duplicates(
     warnings = []
     if count:
         warnings.append(
-            f"{count} of {int(member_N.sum())} members{whose} are also, value for value, among the non-members, which "
-            f"no attack can tell apart{_figures_without(is_equal_N, member_N, nonmember_N, outcomes)}."
+            f"{count:,} of {int(member_N.sum()):,} members{whose} are also, value for value, among the non-members, "
+            f"which no attack can tell apart{_figures_without(is_equal_N, member_N, nonmember_N, outcomes)}."
         )
     if near is not None and near.count:
         warnings.append(_near_warning(near, is_equal_N, member_N, nonmember_N, outcomes, whose))
@@ -78,15 +78,15 @@ def _near_warning(
     whose: str,
 ) -> str:
     num_compared, num_members = int(near.compared_N.sum()), int(member_N.sum())
-    compared = f"{num_compared} members{whose}"
+    compared = f"{num_compared:,} members{whose}"
     if num_compared < num_members:
-        compared += f" that were looked at, drawn at random from {num_members},"
+        compared += f" that were looked at, drawn at random from {num_members:,},"
     seen = f", seen in {PROJECTED_FEATURES} random directions" if near.projected else ""
     figures = _figures_without(
         near.near_N | is_equal_N, near.compared_N, nonmember_N, outcomes, them="these and equal ones"
     )
     return (
-        f"{near.count} of {compared} have a near duplicate among the non-members, not equal but at less than "
+        f"{near.count:,} of {compared} have a near duplicate among the non-members, not equal but at less than "
         f"{near.ratio:.2g} of the distance to the tenth nearest{seen}{figures}."
     )
 
@@ -134,6 +134,6 @@ def _twins(membership: Membership, group_N: Tensor) -> list[str]:
     if not twins:
         return []
     return [
-        f"{twins} of the {int(shadow_N.sum())} records of the shadow models equal, value for value, a record that is "
-        "evidence about the target."
+        f"{twins:,} of the {int(shadow_N.sum()):,} records of the shadow models equal, value for value, a "
+        "record that is evidence about the target."
     ]

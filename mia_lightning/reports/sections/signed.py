@@ -56,7 +56,7 @@ def signed_facts(report: AuditReport) -> list[tuple[str, str]]:
     """What was attacked, and by whom: (heading, sentence)."""
     target, about, membership, utility = report.target, report.about, report.membership, report.task.utility
     size = "" if target.num_parameters is None else f", {target.num_parameters:,} {target.size_unit}"
-    several = f"; {target.num_targets} of them" if target.num_targets > 1 else ""
+    several = f"; {target.num_targets:,} of them" if target.num_targets > 1 else ""
     model = f"{target.architecture}{size}{several}"
     shadows = f"{report.shadow.count:,} shadow models ({report.shadow.architecture})"
     attacks = f"{len(report.attacks)} attacks" if len(report.attacks) > 1 else "one attack"
@@ -153,7 +153,9 @@ def _kept_up(report: AuditReport) -> list[str]:
         said.append("Settle the warnings first: after them, low figures are no evidence.")
     rising = any(each.convergence is not None and each.convergence.verdict == "still rising" for each in report.attacks)
     if rising or report.shadow.count < FEW_SHADOWS:
-        said.append(f"Attack with more than {report.shadow.count} shadow models (`shadow.count`), which may find more.")
+        said.append(
+            f"Attack with more than {report.shadow.count:,} shadow models (`shadow.count`), which may find more."
+        )
     for rate, top in worst_rates(report).items():
         if top.figure.high is not None:
             said.append(

@@ -3,6 +3,7 @@
 from mia_lightning.reports.rows import ACCURACY
 from mia_lightning.reports.schema import AuditReport, TrustSection
 from mia_lightning.run.observation import Observation
+from mia_lightning.terminal.amounts import show
 
 _KINDS = {"trees": "an ensemble of trees", "unknown": "of unknown kind (`target.kind`)"}
 VOID, UNCONFIRMED = "This audit cannot be trusted", "This audit could not be confirmed"
@@ -56,6 +57,6 @@ def trust_sentences(report: AuditReport) -> list[tuple[str, str]]:
     if trust.correlation is not None:
         found += (
             f" Within {task.strata_name}, the rank correlation of its signals with those of the shadow models is "
-            f"{trust.correlation:.2f}."
+            f"{show(trust.correlation, 2)}."
         )
     return [("check of the target", " ".join((found, *trust.notes)))]
