@@ -14,7 +14,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.metrics.sanity.answers import Answers, Array, Peers, Repair, Sanity
 from mia_lightning.metrics.sanity.check import check_target
-from mia_lightning.metrics.sanity.likelihood import Utilities, check_likelihood
+from mia_lightning.metrics.sanity.likelihood import Moved, Utilities, check_likelihood, output_order
 from mia_lightning.run.definition import Audit
 from mia_lightning.seeds import derive, generator
 from mia_lightning.training.models import Models
@@ -26,6 +26,7 @@ Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 _MOST_ASKED = 2048  # records that a local target is asked about under each normalisation
 _MOST_PAID = 256  # likewise, of one that is asked for repairs at a cost
 _SHOWN = 4  # constants in a sentence
+_SHOWN_NAMES = 12  # likewise, of outputs
 
 # Usual normalisations of images in [0, 1].
 _GREY = (
@@ -70,7 +71,7 @@ def check_given(
         return Sanity(verdict="not checked")
     membership = setup.membership.columns(slice(0, num_real))
     if not setup.population.task.has_classes:
-        return _check_likelihood(setup.population, membership, target_signals, shadow_signals)
+        return _check_likelihood(setup.population, membership, target_signals, shadow_signals, audit.seed)
     setup = replace(setup, population=setup.population.part(slice(0, num_real)), membership=membership)
     log_NC = target_signals.log_probability_KANC[0, 0].cpu()
     label_N = setup.population.label_N.cpu()
@@ -95,9 +96,10 @@ def check_given(
 
 
 def _check_likelihood(
-    population: Population, membership: Membership, target_signals: Signals, shadow_signals: Signals
+    population: Population, membership: Membership, target_signals: Signals, shadow_signals: Signals, draw: int
 ) -> Sanity:
-    """The check of a target whose answers are no classes."""
+    """The check of a target whose answers are no classes; `draw` is the seed of the records on which an order of its
+    outputs is fitted."""
     task, label_N = population.task, population.label_N.cpu()
     first_K = torch.arange(len(shadow_signals.log_probability_KANC)) < _MOST_PEERS
     shadows, target = shadow_signals.select(first_K).to("cpu"), target_signals.to("cpu")
@@ -134,10 +136,20 @@ def _check_likelihood(
     for source_N, cause, _, judged_N in _orders(answers):
         source = torch.from_numpy(np.ascontiguousarray(source_N))
         other = replace(target, log_probability_KANC=target.log_probability_KANC[:, :, source])
-        moved[cause] = (log_confidence(other, label_N)[0].numpy(), judged_N)
+        moved[cause] = Moved(log_confidence(other, label_N)[0].numpy(), judged_N, "give each record its own answer")
+    half_N = torch.rand(len(label_N), generator=generator(draw, "sanity check, outputs")) < 0.5
+    order = output_order(
+        answer_NC[scored_N & half_N].numpy(), label_N.view(len(label_N), -1)[scored_N & half_N].numpy()
+    )
+    if order is not None:
+        names = [population.class_names[c] for c in order]
+        other = replace(target, log_probability_KANC=target.log_probability_KANC[..., np.argsort(order).tolist()])
+        mend = f"put its outputs, which stand for {', '.join(names[:_SHOWN_NAMES])}, in the order of the data set"
+        cause = "its outputs stand in another order than the labels"
+        moved[cause] = Moved(log_confidence(other, label_N)[0].numpy(), ~half_N.numpy(), mend)
     members = [*_other_members(answers)]
-    outside_N = peers.mean_out_N(log_confidence(shadows, label_N).numpy())
-    return check_likelihood(task, answers, _said(target)[0].numpy(), peers, utilities, moved, members, outside_N)
+    density_KN = log_confidence(shadows, label_N).numpy()
+    return check_likelihood(task, answers, _said(target)[0].numpy(), peers, utilities, moved, members, density_KN)
 
 
 def _said(signals: Signals) -> Tensor:
@@ -287,7 +299,8 @@ def _normalisations(population: Population) -> list[_Normalisation]:
         # The factor that brings images to [0, 1].
         unit = population.scale if high * population.scale <= 1 else 1 / 255 if high > 16 else 1 / high
         channels = shape[0] if len(shape) == 3 else 1
-        found += [_Normalisation(scale=scale) for scale in {unit, 1 / 255, 1 / high}]
+        whole = (255.0,) if high <= 1 and population.x_N.is_floating_point() else ()  # images as they were in bytes
+        found += [_Normalisation(scale=scale) for scale in (*{unit, 1 / 255, 1 / high}, *whole)]
         for mean, std in _COLOUR if channels == 3 else _GREY:
             found.append(_Normalisation(scale=unit, mean=_constants(mean, shape), std=_constants(std, shape)))
         axes = (0, 2, 3) if channels > 1 else tuple(range(x.ndim))
