@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from mia_lightning.metrics.intervals.limits import advantage_limits
@@ -14,6 +15,7 @@ from mia_lightning.training.models import Models
 from mia_lightning.training.signals import Signals
 
 _CONFIDENCE = 0.998  # of both sides of the limits of the gap in accuracy
+_MOST_COUNTED = 64  # shadow models whose classes are counted
 _MENDS = {
     "run": "Train for more epochs, or change `training.optimizer.lr` or `model`",
     "service": "Choose other settings of `target`, or another `dataset`",
@@ -48,9 +50,9 @@ def _idle_targets(observation: Observation, target: TargetSection) -> str | None
     mend = _mend(observation.targets)
     if mend is None:
         return None
-    num_members = [each.num_members for each in target.per_class]
+    num_members_C = torch.tensor([[each.num_members for each in target.per_class]])
     who = "The target" if target.num_targets == 1 else "The targets"
-    found = _learnt_nothing(observation.population.task, who, target.train_accuracy, num_members, target.num_targets)
+    found = _learnt_nothing(observation.population.task, who, target.train_accuracy, num_members_C, target.num_targets)
     return None if found is None else f"{found}: what has learnt nothing leaks nothing. {mend}."
 
 
@@ -59,9 +61,9 @@ def _idle_shadows(observation: Observation, shadow: ShadowSection) -> str | None
     membership, population = observation.membership, observation.population
     if membership.leaves_one_out or not any(each.needs.shadows for each in observation.audit.attacks):
         return None
-    member_N = membership.member_KN[membership.shadows][0]
-    num_members = (population.strata.of_SN.cpu() & member_N).sum(1).tolist()
-    found = _learnt_nothing(population.task, "The shadow models", shadow.train_accuracy, num_members, shadow.count)
+    some_KN = membership.member_KN[membership.shadows][:_MOST_COUNTED]
+    num_members_KC = some_KN.double() @ population.strata.of_SN.cpu().double().T
+    found = _learnt_nothing(population.task, "The shadow models", shadow.train_accuracy, num_members_KC, shadow.count)
     mend = _mend(observation.shadows)
     said = "attacks learn nothing from them, so that low figures are no evidence"
     return None if found is None or mend is None else f"{found}: {said}. {mend}."
@@ -74,13 +76,13 @@ def _mend(models: Models) -> str | None:
     return _MENDS.get(models.trained_by)
 
 
-def _learnt_nothing(task: Task, who: str, utility: float, num_members: Sequence[int], count: int) -> str | None:
+def _learnt_nothing(task: Task, who: str, utility: float, num_members_KC: Tensor, count: int) -> str | None:
     """The beginning of a sentence about models that are no better on their own members than a constant answer; None for
     others.
 
     Args:
         utility: mean of `count` models on their own training records.
-        num_members: of each class.
+        num_members_KC: of each class, of each model or of all together.
     """
     if not task.has_classes:
         least, what = task.nothing
@@ -88,8 +90,8 @@ def _learnt_nothing(task: Task, who: str, utility: float, num_members: Sequence[
             return None
         do = "does no better on its" if count == 1 else "do no better on their"
         return f"{who} {do} own training records than {what} would (train {task.utility} {utility:.3f})"
-    n = sum(num_members)
-    chance = max(num_members) / n
+    n = int(num_members_KC.sum())
+    chance = float((num_members_KC.amax(1).double() / num_members_KC.sum(1)).mean())
     if utility > chance + 2 * math.sqrt(chance * (1 - chance) / n):
         return None
     classify = "classifies its" if count == 1 else "classify their"
