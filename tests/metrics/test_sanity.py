@@ -328,7 +328,7 @@ def test_members_of_another_training_are_unconfirmed() -> None:
     assert made.check(log_NC).verdict == "sound"
 
 
-@pytest.mark.costly
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [0.0, 0.3, 1.0, 2.0])
 def test_right_members_are_hardly_ever_doubted(memory: float) -> None:
     """Neither where they are known by heart nor where nothing is remembered, by the target or by the shadow models."""

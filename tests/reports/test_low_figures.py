@@ -52,9 +52,9 @@ def audit(*attacks: Any, lr: float = 0.02, **options: Any) -> mia.AuditReport:
     given = {"model": NET, "target": by_heart(), "membership": mia.Given(member_N=MEMBERS), **options}
     return mia.audit(
         *records(),
-        shadow=mia.Real(count=4),
+        shadow=mia.Real(count=2),
         attacks=attacks,
-        training=mia.Recipe(epochs=30, batch_size=50, optimizer=partial(torch.optim.Adam, lr=lr)),
+        training=mia.Recipe(epochs=8, batch_size=50, optimizer=partial(torch.optim.Adam, lr=lr)),
         trainer=mia.TrainerSettings(accelerator="cpu"),
         gate=LOOSE,
         **given,
@@ -85,15 +85,10 @@ def test_shadow_models_that_learn_nothing_let_nothing_be_cleared() -> None:
     assert set(report.broken) <= set(report.warnings)
     assert not report.headline.startswith("No membership leakage")
     assert report.gate.status == "undetermined"
-
-
-def test_attacks_below_the_gap_in_accuracy_let_nothing_be_cleared() -> None:
-    """The reached AUC is that of a rule that flags what is right: 1/2 + gap / 2."""
-    report = audit(QUICK_SHOKRI, lr=1e-12)
+    # Nor do attacks below the gap in accuracy; a rule that flags what is right has an AUC of 1/2 + gap / 2.
     (sentence,) = [each for each in report.broken if "predicted right" in each]
     gap = report.target.generalization_gap
     assert f"{(1 + advantage_limits(gap, 100, 100, 0.998)[0]) / 2:.3f}" in sentence
-    assert not any("predicted right" in each for each in audit(mia.Loss()).broken)
 
 
 def test_an_attack_that_ranks_members_last_lets_nothing_be_cleared() -> None:
@@ -106,6 +101,7 @@ def test_an_attack_that_ranks_members_last_lets_nothing_be_cleared() -> None:
     assert report.gate.status == "undetermined"
 
 
+@pytest.mark.slow
 def test_beside_an_attack_that_finds_as_much_it_is_none_to_speak_of() -> None:
     report = audit(Turned(), mia.Loss())
     assert report.broken == ()
@@ -138,7 +134,8 @@ def test_a_service_whose_models_learn_nothing_is_said_to_leak_nothing_for_that_r
     assert report.gate.status == "undetermined"
 
 
-@pytest.mark.parametrize("kind", ["trained", "given"])
+@pytest.mark.costly
+@pytest.mark.parametrize("kind", ["given", "trained"])
 def test_a_plain_audit_has_none_of_these(kind: str) -> None:
     options = {} if kind == "given" else {"target": mia.Trained(), "membership": mia.Disjoint(train_size=50)}
     assert audit(mia.Loss(), QUICK_SHOKRI, **options).broken == ()

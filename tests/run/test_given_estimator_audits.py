@@ -68,7 +68,7 @@ def test_answers_alone_are_attacked_with_estimators(tmp_path: Path) -> None:
     assert areas(report)["lira_online"] > 0.75
 
 
-@pytest.mark.costly
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "named"), [("network", "a network"), (None, "`target.kind`")])
 def test_estimators_for_what_is_none_or_is_not_known_are_said_to_understate(
     kind: str | None, named: str, tmp_path: Path

@@ -119,7 +119,7 @@ def test_an_estimator_that_takes_normalised_records_is_told_from_one_that_does_n
     assert mended.trust.verdict == "sound"
 
 
-@pytest.mark.costly
+@pytest.mark.slow
 def test_images_that_were_to_stay_bytes_are_told() -> None:
     """Given in [0, 1], as they are in files of numpy, to a network that was trained on bytes."""
     made = images([0.0], [1.0], scale=1.0)
