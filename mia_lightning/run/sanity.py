@@ -1,6 +1,7 @@
 """The check of a given or served target: what its answers at hand, and free further ones, say of it."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,8 @@ from mia_lightning.metrics.sanity.check import check_target
 from mia_lightning.metrics.sanity.likelihood import Moved, Utilities, check_likelihood, output_order
 from mia_lightning.run.definition import Audit
 from mia_lightning.seeds import derive, generator
+from mia_lightning.targets.interface import Target
+from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.models import Models
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
@@ -25,6 +28,8 @@ _MOST_PEERS = 64
 Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 _MOST_ASKED = 2048  # records that a local target is asked about under each normalisation
 _MOST_PAID = 256  # likewise, of one that is asked for repairs at a cost
+_ASKED_AGAIN = 64  # records whose answers are compared with a second one
+_SAME = 0.01  # in a probability, or in deviations of a predicted number
 _SHOWN = 4  # constants in a sentence
 _SHOWN_NAMES = 12  # likewise, of outputs
 
@@ -70,9 +75,10 @@ def check_given(
     if audit.attacked.is_trained_here:
         return Sanity(verdict="not checked")
     membership = setup.membership.columns(slice(0, num_real))
+    setup = replace(setup, population=setup.population.part(slice(0, num_real)), membership=membership)
+    _say_if_unsteady(audit, setup, models, target_signals)
     if not setup.population.task.has_classes:
         return _check_likelihood(setup.population, membership, target_signals, shadow_signals, audit.seed)
-    setup = replace(setup, population=setup.population.part(slice(0, num_real)), membership=membership)
     log_NC = target_signals.log_probability_KANC[0, 0].cpu()
     label_N = setup.population.label_N.cpu()
     member_N = (membership.member_KN & membership.scored_KN)[0]
@@ -93,6 +99,37 @@ def check_given(
         expected_accuracy=audit.attacked.expected_accuracy,
         draw=derive(audit.seed, "sanity check"),
     )
+
+
+def _say_if_unsteady(audit: Audit, setup: Setup, models: Models, signals: Signals) -> None:
+    """Remark that a target in this process answers at random, if some records get another answer a second time; of a
+    network that is told where it is obtained, of a server by its sentinels."""
+    population, again = setup.population, _asked_again(audit.attacked, models, setup)
+    if again is None or again is models:
+        return
+    draws = generator(audit.seed, "sanity check, asked again")
+    asked = setup.membership.asked_N.nonzero()[:, 0]
+    chosen_N = torch.zeros(len(population), dtype=torch.bool)
+    chosen_N[asked[torch.randperm(len(asked), generator=draws)[:_ASKED_AGAIN]]] = True
+    with closing(again):
+        second = again.observe(population.chosen(chosen_N.to(population.device))).log_probability_KANC[0, 0].cpu()
+    first = signals.log_probability_KANC[0, 0].cpu()
+    unit = first[chosen_N].std() if not population.task.has_classes else None
+    both = [each.exp() if unit is None else each / unit for each in (first[chosen_N], second)]
+    num = int(((both[0] - both[1]).abs() > _SAME).any(1).sum())
+    if num:
+        setup.engine.stages.remark(
+            f"The target answers {num} of {len(second)} records otherwise when it is asked again, as where it draws at "
+            "random: its figures are those of one draw, and low ones are no evidence.",
+            kind="broken",
+        )
+
+
+def _asked_again(target: Target, models: Models, setup: Setup) -> Models | None:
+    """As `Target.asked_again`, without a word on what was said when it was obtained."""
+    if not target.answers_others:
+        return None
+    return target.asked_again(models, replace(setup, engine=replace(setup.engine, stages=Stages())))
 
 
 def _check_likelihood(
@@ -249,9 +286,10 @@ def _moved(answers: Answers, log_NC: Tensor, source_N: Rows) -> Answers:
 def _other_normalisations(audit: Audit, setup: Setup, models: Models, answers: Answers) -> Iterator[Repair]:
     """The answers to the same records, otherwise normalised, where asking for them costs nothing or is wanted."""
     target, population = audit.attacked, setup.population
-    if population.form is not None or not target.answers_others or target.asked_again(models, setup) is None:
+    again = None if population.form is not None else _asked_again(target, models, setup)
+    if again is None:
         return  # what has a form is given to a model as the form says
-    is_paid = target.asked_again(models, setup) is models and not models.is_local
+    is_paid = again is models and not models.is_local
     scored = torch.from_numpy(answers.scored_N).nonzero()[:, 0]
     most = _MOST_PAID if is_paid else _MOST_ASKED
     draw = torch.randperm(len(scored), generator=generator(audit.seed, "sanity check, records"))[:most]
@@ -260,7 +298,7 @@ def _other_normalisations(audit: Audit, setup: Setup, models: Models, answers: A
     part = population.chosen(chosen_N.to(population.device))
     for other in _normalisations(part):
         asked = _normalised(part, other, as_network=target.sees_normalised)
-        again = target.asked_again(models, replace(setup, population=asked))
+        again = _asked_again(target, models, replace(setup, population=asked))
         assert again is not None
         try:
             signals = again.observe(asked)

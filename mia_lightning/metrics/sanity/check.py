@@ -159,13 +159,13 @@ def unshown_members(answers: Answers, peers: Peers | None, found: Found) -> list
     own, theirs = _known_areas(answers, peers)
     n_1, n_0 = int(answers.member_N.sum()), int(answers.nonmember_N.sum())
     error = ((n_1 + n_0 + 1) / (12 * n_1 * n_0)) ** 0.5 if min(n_1, n_0) else np.inf
+    if own is not None and own - 0.5 >= _Z * error:
+        return []
     if own is None or theirs is None or theirs - 0.5 < _ABLE * error:
         found.notes.append(
             "Whether the members are its own was not tested against shadow models: there are too few of these or of "
             "the records, or they know their own too little."
         )
-        return []
-    if own - 0.5 >= _Z * error:
         return []
     return [
         f"It knows its members no better than the others (its signals tell them with an AUC of {own:.3f}), where each "
