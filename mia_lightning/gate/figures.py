@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mia_lightning.reports.words import significant
 from mia_lightning.run.gate import Gate
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def gated_attack(report: "AuditReport", name: str, gate: Gate, confidence: float
         return unjudged("it was not run")
     if np.isnan(scores.score[rows]).any():
         return unjudged("some of its scores are not numbers")
-    values, sizes, limits_at = [], [], []
+    values, sizes, limits_at, reachable = [], [], [], []
     for target in np.unique(scores.target[rows]):
         of_target = rows & (scores.target == target)
         is_member = scores.is_member[of_target]
@@ -61,6 +62,8 @@ def gated_attack(report: "AuditReport", name: str, gate: Gate, confidence: float
         values.append(value)
         sizes.append(size)
         limits_at.append(limits)
+        if gate.metric == "advantage":
+            reachable.append(_reachable_advantage(scores.score[of_target], is_member, confidence))
 
     def mean_limits(n1: int | None = None, n0: int | None = None) -> Interval:
         pairs = [
@@ -70,6 +73,11 @@ def gated_attack(report: "AuditReport", name: str, gate: Gate, confidence: float
         return sum(pair[0] for pair in pairs) / len(pairs), sum(pair[1] for pair in pairs) / len(pairs)
 
     low, high = mean_limits()
+    if reachable and high < gate.limit <= (reached := sum(reachable) / len(reachable)):
+        return unjudged(
+            f"its own threshold does not suit this target: there its advantage is at most {significant(high)}, and at "
+            f"another threshold of its scores at least {significant(reached)}"
+        )
     settle = None
     if low <= gate.limit <= high:
         settle = _smallest(lambda n: _excludes(mean_limits(n, n), gate.limit), start=min(min(size) for size in sizes))
@@ -93,6 +101,19 @@ def _figure(
     caught_F = limits.caught(score, is_member)
     allowed = math.floor(fpr * (len(caught_F) - 1) * (1 + 1e-12))
     return float(caught_F[allowed]), lambda n1, n0: limits.tpr_at_fpr_limits(caught_F, n1, n0, fpr, confidence)
+
+
+def _reachable_advantage(score: Any, is_member: Any, confidence: float) -> float:
+    """The least advantage that the best threshold of the scores has, by the lower limit of the AUC.
+
+    If no threshold has an advantage above J, the ROC lies below the smaller of 1 and FPR + J, and the area below that
+    is 1/2 + J − J²/2. So J is at least 1 − √(2 (1 − AUC)).
+    """
+    from mia_lightning.metrics.intervals import limits
+
+    sizes = int(is_member.sum()), int((~is_member).sum())
+    low, _ = limits.auc_limits(limits.area_under_curve(score, is_member), *sizes, confidence)
+    return 1 - math.sqrt(2 * (1 - low))
 
 
 def _excludes(interval: Interval, limit: float) -> bool:

@@ -49,7 +49,8 @@ def model_free_warning(population: Population, member_N: Tensor, nonmember_N: Te
         return None
     return (
         f"Members and non-members differ before any model is looked at: a classifier that sees only records and labels "
-        f"tells them apart with an AUC of {auc:.3f}, so the attacks measure that difference as well as the leakage."
+        f"tells them apart with an AUC of {auc:.3f}, so the attacks measure that difference as well as the leakage, "
+        "and low figures are no evidence."
     )
 
 

@@ -1,7 +1,6 @@
 """From scores to the report."""
 
 import importlib.metadata
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -31,13 +30,13 @@ from mia_lightning.reports.schema import (
     GroupFigures,
     MembershipSection,
     SetSection,
-    TargetSection,
     TaskSection,
 )
 from mia_lightning.reports.scores import Scores, TrainingCurves
 from mia_lightning.reports.sections.duplicates import DuplicateFindings, find_duplicates
 from mia_lightning.reports.sections.endpoint import endpoint_section, unsteady
 from mia_lightning.reports.sections.knowledge import knowledge_sections
+from mia_lightning.reports.sections.low_figures import low_figures
 from mia_lightning.reports.sections.models import groups_of, shadow_section, target_section
 from mia_lightning.reports.sections.privacy import privacy_section
 from mia_lightning.reports.sections.records import MOST_FLAGGED, flagged_members, pictures, vulnerability_section
@@ -49,8 +48,6 @@ from mia_lightning.reports.sentences import headline
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.observation import Observation
 from mia_lightning.run.scoring import AttackOutcome
-from mia_lightning.tasks import Task
-from mia_lightning.terminal.amounts import show
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.plan.memory import peak_memory
 from mia_lightning.training.signals import Signals
@@ -80,13 +77,19 @@ def assemble(
     target = target_section(population, membership, observation.targets, target_signals)
     how = {"trains_itself": observation.trains_itself, "private_training": observation.private_training}
     target = target.model_copy(update=how)
+    shadow = shadow_section(observation, whole)
+    attacks = tuple(
+        _attack_section(outcome, population, membership, None if defense is None else defense.description, engine.seed)
+        for outcome in outcomes
+    )
     for warning in duplicates.warnings:
-        engine.stages.remark(warning)
-    for warning in _idle(observation, target):
-        engine.stages.remark(warning, kind="broken")
+        engine.stages.remark(warning, kind="broken" if warning in duplicates.broken else "warning")
+    for doubt in low_figures(observation, target_signals, target, shadow, attacks):
+        engine.stages.remark(doubt, kind="broken")
     trust, changed = trust_section(observation), unsteady(endpoint)
     if changed is not None:
         engine.stages.note(changed)
+    of_endpoint = () if changed is None else (changed,)
     report = AuditReport(
         about=AboutSection.of(observation.audit.report),
         task=TaskSection.of(population.task),
@@ -95,24 +98,15 @@ def assemble(
         dataset=_dataset_section(population),
         membership=_membership_section(observation, membership, duplicates),
         target=target,
-        shadow=shadow_section(observation, whole),
+        shadow=shadow,
         defense=defense,
         privacy=privacy_section(observation, outcomes),
         threat_model=threat_model(observation, outcomes, channel=target_signals.channel, defense=defense),
         endpoint=endpoint,
         structure=structure_section(observation),
-        attacks=tuple(
-            _attack_section(
-                outcome, population, membership, None if defense is None else defense.description, engine.seed
-            )
-            for outcome in outcomes
-        ),
-        warnings=(
-            *trust_warnings(trust),
-            *([] if changed is None else [changed]),
-            *engine.stages.remarks,
-        ),
-        broken=tuple(engine.stages.broken),
+        attacks=attacks,
+        warnings=(*trust_warnings(trust), *of_endpoint, *engine.stages.remarks),
+        broken=(*of_endpoint, *engine.stages.broken),
         notes=tuple(engine.stages.notes),
         scores=_scores(outcomes, population, membership),
         record_names=population.record_names,
@@ -188,42 +182,6 @@ def _run_section(engine: Engine, config: Mapping[str, Any]) -> RunSection:
         execution=tuple(ExecutionSection.of(plan) for plan in engine.plans),
         store={role: ReuseSection.of(reuse) for role, reuse in engine.reused.items()},
         peak_memory=peak_memory(engine.device),
-    )
-
-
-def _idle(observation: Observation, target: TargetSection) -> list[str]:
-    """The warning about targets that this run has trained and that have learnt nothing, if they have not."""
-    targets = observation.targets
-    mend = "Train for more epochs, or change `training.optimizer.lr` or `model`"
-    if targets.structures:
-        mend = "Change the estimator or its parameters"
-    idle = _learnt_nothing(target, observation.population.task, mend) if targets.trained_by == "run" else None
-    return [] if idle is None else [idle]
-
-
-_NOTHING = "low figures of what has learnt nothing say nothing of a model that has"
-
-
-def _learnt_nothing(target: TargetSection, task: Task, mend: str) -> str | None:
-    """The warning about targets that are no better on their own members than a constant answer; None for others."""
-    if not task.has_classes:
-        least, what = task.nothing
-        if target.train_accuracy > least:
-            return None
-        of, whose = ("The target does", "its") if target.num_targets == 1 else ("The targets do", "their")
-        return (
-            f"{of} no better on {whose} own training records than {what} would (train {task.utility} "
-            f"{show(target.train_accuracy)}): {_NOTHING}. {mend}."
-        )
-    num_members = [each.num_members for each in target.per_class]
-    n = sum(num_members)
-    chance = max(num_members) / n
-    if target.train_accuracy > chance + 2 * math.sqrt(chance * (1 - chance) / n):
-        return None
-    of = "The target classifies its" if target.num_targets == 1 else "The targets classify their"
-    return (
-        f"{of} own training records no better than the most frequent class would (train accuracy "
-        f"{target.train_accuracy:.3f}, that class {chance:.3f}): {_NOTHING}. {mend}."
     )
 
 

@@ -103,17 +103,18 @@ def knowledge_pairs(report: AuditReport) -> list[tuple[AttackSection, AttackSect
     return pairs
 
 
-def is_at_chance(figures: Figures, num_targets: int = 1) -> bool | None:
-    """Whether the AUC is within 3.5 null standard errors of one half, or below; None where it is undefined.
+def null_error(figures: Figures, num_targets: int = 1) -> float:
+    """The standard error of the AUC of one target at chance, √((n₁ + n₀ + 1) / (12 n₁ n₀)), that of the Mann-Whitney
+    statistic: several targets share records, so the mean of their AUCs need not be more certain than one of them."""
+    members, nonmembers = figures.num_members / num_targets, figures.num_nonmembers / num_targets
+    return sqrt((members + nonmembers + 1) / (12 * members * nonmembers))
 
-    The null standard error is √((n₁ + n₀ + 1) / (12 n₁ n₀)), that of the Mann-Whitney statistic of one target:
-    several targets share records, so the mean of their AUCs need not be more certain than one of them.
-    """
+
+def is_at_chance(figures: Figures, num_targets: int = 1) -> bool | None:
+    """Whether the AUC is within 3.5 null standard errors of one half, or below; None where it is undefined."""
     if figures.auc.value is None:
         return None
-    members, nonmembers = figures.num_members / num_targets, figures.num_nonmembers / num_targets
-    error = sqrt((members + nonmembers + 1) / (12 * members * nonmembers))
-    return figures.auc.value - 0.5 <= CHANCE_ERRORS * error
+    return figures.auc.value - 0.5 <= CHANCE_ERRORS * null_error(figures, num_targets)
 
 
 def has_trials(report: AuditReport) -> bool:

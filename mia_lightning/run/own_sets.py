@@ -13,6 +13,8 @@ FEW_EQUAL = 0.001
 """The share of non-members that may equal members before low figures are no evidence: the lowest usual FPR."""
 MOST_EQUAL = 0.9
 """The share of members, or of non-members, that may stand on the other side too before nearly nothing is left."""
+MOST_INFLATED = 1.1
+"""The factor by which copies within a side may enlarge the variance of a mean before low figures are no evidence."""
 
 
 def say_where_from(stages: Stages, audit: Audit) -> None:
@@ -80,7 +82,8 @@ def check_taken_again(audit: Audit) -> None:
 
 
 def check_given_split(stages: Stages, audit: Audit, population: Population, membership: Membership) -> None:
-    """Say where non-members of a given split equal, value for value, what the target was trained on.
+    """Say where non-members of a given split equal, value for value, what the target was trained on, or each other, and
+    where members do.
 
     Raises:
         InputError: nearly all members, or nearly all non-members, do.
@@ -106,6 +109,16 @@ def check_given_split(stages: Stages, audit: Audit, population: Population, memb
             f"trained on, so that low figures are no evidence: {mend}.",
             kind="broken",
         )
+    for side, side_N in (("members", member_N), ("non-members", nonmember_N)):
+        count_G = group_N[side_N].unique(return_counts=True)[1].double()
+        num, inflation = int(side_N.sum()), float(count_G.square().sum() / count_G.sum())  # of the variance of a mean
+        if inflation > MOST_INFLATED:
+            stages.remark(
+                f"The {num:,} {side} are {len(count_G):,} different records, value for value: each copy counts as a "
+                f"record of its own, so that intervals are up to {inflation**0.5:.2g} times too narrow and low figures "
+                "are no evidence; list each record once in a file, `membership.path`.",
+                kind="broken",
+            )
 
 
 def _about_augmentation(audit: Audit) -> str:

@@ -219,7 +219,7 @@ def warn_of_given_split(setup: Setup, audit: Audit) -> None:
     members_N, others_N = setup.membership.member_KN[0], setup.membership.nonmember_KN[0]
     warning = model_free_warning(setup.population, members_N, others_N, seed=setup.engine.seed)
     if warning is not None:
-        setup.engine.stages.remark(warning)
+        setup.engine.stages.remark(warning, kind="broken")
 
 
 def _check_roles(setup: Setup, audit: Audit) -> None:

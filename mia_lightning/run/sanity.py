@@ -1,22 +1,25 @@
 """The check of a given or served target: what its answers at hand, and free further ones, say of it."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mia_lightning.attacks.statistics import log_confidence
-from mia_lightning.datasets.form import one_tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.metrics.sanity.answers import Answers, Array, Peers, Repair, Sanity
 from mia_lightning.metrics.sanity.check import check_target
-from mia_lightning.metrics.sanity.likelihood import Utilities, check_likelihood
+from mia_lightning.metrics.sanity.likelihood import Moved, Utilities, check_likelihood, output_order
 from mia_lightning.run.definition import Audit
+from mia_lightning.run.normalisations import described, normalisations, normalised, override
 from mia_lightning.seeds import derive, generator
+from mia_lightning.targets.interface import Target
+from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.models import Models
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
@@ -25,36 +28,9 @@ _MOST_PEERS = 64
 Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 _MOST_ASKED = 2048  # records that a local target is asked about under each normalisation
 _MOST_PAID = 256  # likewise, of one that is asked for repairs at a cost
-_SHOWN = 4  # constants in a sentence
-
-# Usual normalisations of images in [0, 1].
-_GREY = (
-    ((0.5,), (0.5,)),
-    ((0.1307,), (0.3081,)),  # MNIST
-    ((0.286,), (0.353,)),  # Fashion-MNIST
-    ((0.485,), (0.225,)),  # ImageNet, of one channel; with 0.229 nearly the same
-    ((0.456,), (0.224,)),
-    ((0.449,), (0.226,)),  # ImageNet, the mean of its channels
-)
-_COLOUR = (
-    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet
-    ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),  # CIFAR-10
-    ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)),  # CIFAR-10, means over images
-    ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),  # CIFAR-100
-    ((0.4377, 0.4438, 0.4728), (0.198, 0.201, 0.197)),  # SVHN
-    ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),  # CLIP
-)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Normalisation:
-    """`(x * scale - mean) / std`, with None for none; `name` where its constants are too many to be shown."""
-
-    scale: float
-    mean: Tensor | None = None
-    std: Tensor | None = None
-    name: str | None = None
+_ASKED_AGAIN = 64  # records whose answers are compared with a second one
+_SAME = 0.01  # in a probability, or in deviations of a predicted number
+_SHOWN_NAMES = 12  # outputs in a sentence
 
 
 def check_given(
@@ -69,9 +45,10 @@ def check_given(
     if audit.attacked.is_trained_here:
         return Sanity(verdict="not checked")
     membership = setup.membership.columns(slice(0, num_real))
-    if not setup.population.task.has_classes:
-        return _check_likelihood(setup.population, membership, target_signals, shadow_signals)
     setup = replace(setup, population=setup.population.part(slice(0, num_real)), membership=membership)
+    _say_if_unsteady(audit, setup, models, target_signals)
+    if not setup.population.task.has_classes:
+        return _check_likelihood(setup.population, membership, target_signals, shadow_signals, audit.seed)
     log_NC = target_signals.log_probability_KANC[0, 0].cpu()
     label_N = setup.population.label_N.cpu()
     member_N = (membership.member_KN & membership.scored_KN)[0]
@@ -94,10 +71,42 @@ def check_given(
     )
 
 
+def _say_if_unsteady(audit: Audit, setup: Setup, models: Models, signals: Signals) -> None:
+    """Remark that a target in this process answers at random, if some records get another answer a second time; of a
+    network that is told where it is obtained, of a server by its sentinels."""
+    population, again = setup.population, _asked_again(audit.attacked, models, setup)
+    if again is None or again is models:
+        return
+    draws = generator(audit.seed, "sanity check, asked again")
+    asked = setup.membership.asked_N.nonzero()[:, 0]
+    chosen_N = torch.zeros(len(population), dtype=torch.bool)
+    chosen_N[asked[torch.randperm(len(asked), generator=draws)[:_ASKED_AGAIN]]] = True
+    with closing(again):
+        second = again.observe(population.chosen(chosen_N.to(population.device))).log_probability_KANC[0, 0].cpu()
+    first = signals.log_probability_KANC[0, 0].cpu()
+    unit = first[chosen_N].std() if not population.task.has_classes else None
+    both = [each.exp() if unit is None else each / unit for each in (first[chosen_N], second)]
+    num = int(((both[0] - both[1]).abs() > _SAME).any(1).sum())
+    if num:
+        setup.engine.stages.remark(
+            f"The target answers {num} of {len(second)} records otherwise when it is asked again, as where it draws at "
+            "random: its figures are those of one draw, and low ones are no evidence.",
+            kind="broken",
+        )
+
+
+def _asked_again(target: Target, models: Models, setup: Setup) -> Models | None:
+    """As `Target.asked_again`, without a word on what was said when it was obtained."""
+    if not target.answers_others:
+        return None
+    return target.asked_again(models, replace(setup, engine=replace(setup.engine, stages=Stages())))
+
+
 def _check_likelihood(
-    population: Population, membership: Membership, target_signals: Signals, shadow_signals: Signals
+    population: Population, membership: Membership, target_signals: Signals, shadow_signals: Signals, draw: int
 ) -> Sanity:
-    """The check of a target whose answers are no classes."""
+    """The check of a target whose answers are no classes; `draw` is the seed of the records on which an order of its
+    outputs is fitted."""
     task, label_N = population.task, population.label_N.cpu()
     first_K = torch.arange(len(shadow_signals.log_probability_KANC)) < _MOST_PEERS
     shadows, target = shadow_signals.select(first_K).to("cpu"), target_signals.to("cpu")
@@ -134,10 +143,20 @@ def _check_likelihood(
     for source_N, cause, _, judged_N in _orders(answers):
         source = torch.from_numpy(np.ascontiguousarray(source_N))
         other = replace(target, log_probability_KANC=target.log_probability_KANC[:, :, source])
-        moved[cause] = (log_confidence(other, label_N)[0].numpy(), judged_N)
+        moved[cause] = Moved(log_confidence(other, label_N)[0].numpy(), judged_N, "give each record its own answer")
+    half_N = torch.rand(len(label_N), generator=generator(draw, "sanity check, outputs")) < 0.5
+    order = output_order(
+        answer_NC[scored_N & half_N].numpy(), label_N.view(len(label_N), -1)[scored_N & half_N].numpy()
+    )
+    if order is not None:
+        names = [population.class_names[c] for c in order]
+        other = replace(target, log_probability_KANC=target.log_probability_KANC[..., np.argsort(order).tolist()])
+        mend = f"put its outputs, which stand for {', '.join(names[:_SHOWN_NAMES])}, in the order of the data set"
+        cause = "its outputs stand in another order than the labels"
+        moved[cause] = Moved(log_confidence(other, label_N)[0].numpy(), ~half_N.numpy(), mend)
     members = [*_other_members(answers)]
-    outside_N = peers.mean_out_N(log_confidence(shadows, label_N).numpy())
-    return check_likelihood(task, answers, _said(target)[0].numpy(), peers, utilities, moved, members, outside_N)
+    density_KN = log_confidence(shadows, label_N).numpy()
+    return check_likelihood(task, answers, _said(target)[0].numpy(), peers, utilities, moved, members, density_KN)
 
 
 def _said(signals: Signals) -> Tensor:
@@ -237,18 +256,19 @@ def _moved(answers: Answers, log_NC: Tensor, source_N: Rows) -> Answers:
 def _other_normalisations(audit: Audit, setup: Setup, models: Models, answers: Answers) -> Iterator[Repair]:
     """The answers to the same records, otherwise normalised, where asking for them costs nothing or is wanted."""
     target, population = audit.attacked, setup.population
-    if population.form is not None or not target.answers_others or target.asked_again(models, setup) is None:
+    again = None if population.form is not None else _asked_again(target, models, setup)
+    if again is None:
         return  # what has a form is given to a model as the form says
-    is_paid = target.asked_again(models, setup) is models and not models.is_local
+    is_paid = again is models and not models.is_local
     scored = torch.from_numpy(answers.scored_N).nonzero()[:, 0]
     most = _MOST_PAID if is_paid else _MOST_ASKED
     draw = torch.randperm(len(scored), generator=generator(audit.seed, "sanity check, records"))[:most]
     chosen_N = torch.zeros(len(population), dtype=torch.bool)
     chosen_N[scored[draw]] = True
     part = population.chosen(chosen_N.to(population.device))
-    for other in _normalisations(part):
-        asked = _normalised(part, other, as_network=target.sees_normalised)
-        again = target.asked_again(models, replace(setup, population=asked))
+    for other in normalisations(part):
+        asked = normalised(part, other, as_network=target.sees_normalised)
+        again = _asked_again(target, models, replace(setup, population=asked))
         assert again is not None
         try:
             signals = again.observe(asked)
@@ -263,95 +283,8 @@ def _other_normalisations(audit: Audit, setup: Setup, models: Models, answers: A
             _moved(answers, log_NC, np.arange(len(population))), predicted_N=log_NC.argmax(1).numpy()
         )
         yield Repair(
-            cause=f"preprocessing: {_described(other)}",
-            mend=_override(other, population, audit, as_network=target.sees_normalised),
+            cause=f"preprocessing: {described(other)}",
+            mend=override(other, population, audit, as_network=target.sees_normalised),
             answers=asked_answers,
             judged_N=chosen_N.numpy(),
         )
-
-
-def _normalised(population: Population, other: _Normalisation, *, as_network: bool) -> Population:
-    normalised = replace(population, scale=other.scale, mean=other.mean, std=other.std)
-    if as_network:
-        return normalised
-    return replace(normalised, x_N=one_tensor(normalised.normalised(population.x_N)), scale=1.0, mean=None, std=None)
-
-
-def _normalisations(population: Population) -> list[_Normalisation]:
-    """Those in use for records of this form, but for the one in force."""
-    x = population.x_N.float()
-    low, high, shape = float(x.min()), float(x.max()), population.input_shape
-    found: list[_Normalisation] = [_Normalisation(scale=1.0)]
-    is_image = low >= 0 and (len(shape) > 1 or not population.x_N.is_floating_point() or high <= 1)
-    if is_image and high > 0:
-        # The factor that brings images to [0, 1].
-        unit = population.scale if high * population.scale <= 1 else 1 / 255 if high > 16 else 1 / high
-        channels = shape[0] if len(shape) == 3 else 1
-        found += [_Normalisation(scale=scale) for scale in {unit, 1 / 255, 1 / high}]
-        for mean, std in _COLOUR if channels == 3 else _GREY:
-            found.append(_Normalisation(scale=unit, mean=_constants(mean, shape), std=_constants(std, shape)))
-        axes = (0, 2, 3) if channels > 1 else tuple(range(x.ndim))
-        own = tuple((x * unit).mean(axes).flatten().tolist()), tuple((x * unit).std(axes).flatten().tolist())
-        if all(each > 0 for each in own[1]):
-            mean_own, std_own = (tuple(round(each, 3) for each in part) for part in own)
-            if all(std_own):
-                found.append(
-                    _Normalisation(scale=unit, mean=_constants(mean_own, shape), std=_constants(std_own, shape))
-                )
-    if len(shape) == 1 and len(x) > 1:
-        for zero, span, brought in (
-            (x.mean(0), x.std(0), "to mean 0 and deviation 1"),
-            (x.amin(0), x.amax(0) - x.amin(0), "to the range from 0 to 1"),
-        ):
-            one = torch.where(span > 0, span, 1.0)
-            found.append(_Normalisation(scale=1.0, mean=zero, std=one, name=f"each column brought {brought}"))
-    now = one_tensor(population.normalised(x[:1]))
-    different: list[_Normalisation] = []
-    for each in found:
-        seen = [now, *(_first(population, x, one) for one in different)]
-        own_x = _first(population, x, each)
-        if not any(torch.allclose(own_x, one, rtol=1e-4, atol=1e-6) for one in seen):
-            different.append(each)
-    return different
-
-
-def _first(population: Population, x: Tensor, other: _Normalisation) -> Tensor:
-    return one_tensor(_normalised(population, other, as_network=True).normalised(x[:1]))
-
-
-def _constants(values: Sequence[float], shape: tuple[int, ...]) -> Tensor:
-    """One number, or one for each channel."""
-    return torch.tensor(values[0]) if len(values) == 1 else torch.tensor(values).view(-1, *(1 for _ in shape[1:]))
-
-
-def _described(other: _Normalisation) -> str:
-    if other.name is not None:
-        return f"it was trained on records with {other.name}"
-    parts = [f"multiplied by {other.scale:.6g}"] if other.scale != 1 else []
-    if other.mean is not None and other.std is not None:
-        parts.append(f"brought to mean {_numbers(other.mean)} and deviation {_numbers(other.std)}")
-    return f"it was trained on records {', '.join(parts)}" if parts else "it was trained on records as they are"
-
-
-def _override(other: _Normalisation, population: Population, audit: Audit, *, as_network: bool) -> str:
-    """The settings, where the data set has them; else what to do to the records."""
-    dataset = audit.config.get("dataset") or {}
-    if other.name is not None or (dataset and "mean" not in dataset):
-        return f"give the records so: {_described(other).partition('records ')[2]}"
-    parts = []
-    if abs(other.scale - population.scale) > 1e-9:
-        parts.append(("scale", f"{other.scale:.9g}"))
-    for name, value, now in (("mean", other.mean, population.mean), ("std", other.std, population.std)):
-        if value is not None:
-            parts.append((name, _numbers(value)))
-        elif now is not None:
-            parts.append((name, "null" if dataset else "None"))
-    if not dataset:
-        return f"make the Population with {', '.join(f'{name}={value}' for name, value in parts)}"
-    normalised = "" if as_network else " target.normalised=true"
-    return f"set {' '.join(f'dataset.{name}={value}' for name, value in parts)}{normalised}"
-
-
-def _numbers(value: Tensor) -> str:
-    numbers = [f"{each:.6g}" for each in value.flatten().tolist()[:_SHOWN]]
-    return numbers[0] if value.numel() == 1 else f"[{','.join(numbers)}{',…' if value.numel() > _SHOWN else ''}]"

@@ -15,6 +15,8 @@ from scipy.stats import binom, norm
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.gate import Gate, gate_from, judge
+from mia_lightning.gate.figures import _reachable_advantage
+from mia_lightning.metrics.intervals import limits
 from mia_lightning.metrics.intervals.limits import advantage_limits, auc_limits
 from mia_lightning.reports.schema import GateSection, TrustSection
 
@@ -331,3 +333,33 @@ def test_an_audit_from_python_is_held_against_its_gate(tmp_path: Path, blobs: Po
     with pytest.raises(InputError, match=r"gate\.attack"):
         mia.attack(observed, gate=Gate(metric="auc", limit=0.6, attack="shokri"))
     observed.close()
+
+
+@pytest.mark.parametrize("threshold", [-100.0, 100.0])
+def test_a_threshold_that_does_not_suit_the_target_passes_no_advantage(threshold: float) -> None:
+    """Scores that tell members, of which the attack flags all or none."""
+    n, gate = 500, Gate(metric="advantage", limit=0.2)
+    members = np.random.default_rng(0).normal(size=2 * n) + np.repeat([1.5, 0.0], n)
+    verdict = judge(report_of({"loss": members}, n, threshold=threshold), gate)
+    assert (verdict.status, verdict.exit_code) == ("undetermined", 4)
+    assert "its own threshold" in verdict.sentence
+    assert judge(report_of({"loss": members}, n, threshold=0.75), gate).status == "above"
+    chance = np.random.default_rng(1).normal(size=2 * n)
+    assert judge(report_of({"loss": chance}, n, threshold=threshold), gate).status == "below"
+
+
+def test_the_reachable_advantage_is_never_more_than_that_of_the_best_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against all thresholds; the limit of the AUC taken for the AUC itself, of any scores, with ties."""
+    monkeypatch.setattr(limits, "auc_limits", lambda area, *_: (area, area))
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        is_member = rng.random(40) < rng.uniform(0.2, 0.8)
+        if is_member.all() or not is_member.any():
+            continue
+        score = np.round(
+            rng.normal(size=40) * rng.choice([1, 3]) + is_member * rng.uniform(-1, 3), int(rng.integers(3))
+        )
+        best = max(np.mean(score[is_member] >= t) - np.mean(score[~is_member] >= t) for t in [*score, np.inf])
+        assert _reachable_advantage(score, is_member, 0.95) <= best + 1e-12
+    apart = np.repeat([1.0, 0.0], 20)
+    assert _reachable_advantage(apart, apart > 0, 0.95) == 1.0

@@ -48,3 +48,5 @@ def test_the_report_of_a_given_split_opens_with_the_warning() -> None:
         trainer=mia.TrainerSettings(accelerator="cpu"),
     )
     assert "before any model is looked at" in report.warnings[0]
+    assert report.broken == report.warnings[:1]
+    assert not report.headline.startswith("No membership leakage")

@@ -10,6 +10,7 @@ from scipy.stats import fisher_exact, spearmanr
 
 from mia_lightning.metrics.sanity.answers import Answers, Array, Peers, Repair, Sanity
 from mia_lightning.metrics.sanity.check import check_target
+from mia_lightning.metrics.sanity.likelihood import output_order
 from mia_lightning.metrics.sanity.ranks import gain, stratified_correlation
 
 LIMIT = 21  # the 99.9 % binomial limit of 1 % of 1,000
@@ -311,3 +312,50 @@ def test_the_gain_holds_its_level_and_predicting_one_class_more_often_is_none() 
     assert gain((rng.random(400) < 0.6).astype(int), np.zeros(400, int), label) > 0.001
     mended = label.copy()
     assert gain(1 - label, mended, label) < 1e-3 / 20
+
+
+def test_members_of_another_training_are_unconfirmed() -> None:
+    """Half of those that are listed are its members, and half of the others."""
+    rng = np.random.default_rng(13)
+    made = Simulated(rng, 800, EVEN, memory=2.0)
+    log_NC, listed_N = made.log_NC(made.member_N), rng.permutation(made.member_N)
+    found = made.check(log_NC, member_N=listed_N)
+    assert found.verdict == "unconfirmed"
+    assert any("its members no better than the others" in reason for reason in found.reasons)
+    assert "`membership`" in str(found.mend)
+    none_N = np.zeros(800, bool)
+    assert made.check(made.log_NC(none_N), member_N=listed_N).verdict == "unconfirmed"
+    assert made.check(log_NC).verdict == "sound"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", [0.0, 0.3, 1.0, 2.0])
+def test_right_members_are_hardly_ever_doubted(memory: float) -> None:
+    """Neither where they are known by heart nor where nothing is remembered, by the target or by the shadow models."""
+    doubted = 0
+    for seed in range(40):
+        made = Simulated(np.random.default_rng(seed), 400, EVEN, memory=memory)
+        doubted += made.check(made.log_NC(made.member_N)).verdict != "sound"
+    assert doubted <= 1
+
+
+def test_one_answer_for_all_records_is_unconfirmed_whatever_its_accuracy() -> None:
+    rng = np.random.default_rng(14)
+    made = Simulated(rng, 600, np.array([0.9, 0.1]))
+    same_NC = np.log(np.tile([0.9, 0.1], (600, 1)))
+    seen = float((made.label_N == 0)[~made.member_N].mean())
+    found = made.check(same_NC, expected_accuracy=seen)
+    assert found.verdict == "unconfirmed"
+    assert any("the same for all records" in reason for reason in found.reasons)
+
+
+def test_the_order_of_outputs_is_the_one_in_which_they_resemble_the_labels() -> None:
+    rng = np.random.default_rng(15)
+    label_NC = rng.random((200, 4)) < 0.4
+    answer_NC = label_NC + 0.8 * rng.normal(size=(200, 4))
+    assert output_order(answer_NC, label_NC) is None
+    order = [2, 0, 1, 3]
+    assert output_order(answer_NC[:, order] * [1, 9, 1, 1] - 5, label_NC) == order  # output 0 stands for label 2
+    constant_NC = np.zeros((200, 4))
+    assert output_order(constant_NC, label_NC) is None
+    assert output_order(answer_NC[:1], label_NC[:1]) is None

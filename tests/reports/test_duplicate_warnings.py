@@ -221,3 +221,19 @@ def test_reports_of_before_can_be_read(tmp_path: Path) -> None:
         del content["membership"][name]
     (tmp_path / "report.json").write_text(json.dumps(content))
     assert mia.read_report(tmp_path).membership.near_duplicates_across_boundary is None
+
+
+@pytest.mark.parametrize(("is_given", "num_near", "is_broken"), [(True, 3, True), (True, 2, False), (False, 9, False)])
+def test_near_duplicates_of_more_than_one_member_in_a_hundred_of_a_given_split_let_nothing_be_cleared(
+    is_given: bool, num_near: int, is_broken: bool
+) -> None:
+    x_N = torch.randn(400, 6, generator=generator(4, "near"))
+    x_N[200 : 200 + num_near] = x_N[:num_near] + 1e-4
+    member_N = torch.arange(400) < 200
+    population = mia.make_population(x_N, torch.arange(400) % 3)
+    given = mia.Given(member_N=member_N).fill(population, Wanted(num_targets=1, num_shadows=2, seed=0))
+    membership = given if is_given else replace(given, origin=None)
+    found = find_duplicates(membership, population, [], num_real=400, seed=0)
+    assert found.near_count == num_near
+    assert len(found.broken) == is_broken
+    assert set(found.broken) <= set(found.warnings)

@@ -87,6 +87,7 @@ def test_what_was_asked_is_what_the_endpoint_counted(blobs: Population, tmp_path
     assert report.target.architecture == "unknown (scripted)"
     assert said["architecture and training"].endswith(f"{report.shadow.architecture}.")
     assert not any("served model" in warning for warning in report.warnings)
+    assert report.broken == ()
     read = AuditReport.model_validate_json((tmp_path / "run" / "report.json").read_text())
     assert read.endpoint == section
     assert "stability of the served model" in (tmp_path / "run" / "report.html").read_text()
@@ -137,6 +138,7 @@ def test_a_refused_answer_is_that_of_the_record_of_this_number(blobs: Population
 
 def change_in(report: mia.AuditReport) -> str:
     """The first warning behind those about what the target is."""
+    assert any("did not stay the same" in each for each in report.broken)
     about_target = ("This audit", "Leakage may be understated")
     return next(warning for warning in report.warnings if not warning.startswith(about_target))
 

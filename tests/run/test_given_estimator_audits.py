@@ -68,6 +68,21 @@ def test_answers_alone_are_attacked_with_estimators(tmp_path: Path) -> None:
     assert areas(report)["lira_online"] > 0.75
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "named"), [("network", "a network"), (None, "`target.kind`")])
+def test_estimators_for_what_is_none_or_is_not_known_are_said_to_understate(
+    kind: str | None, named: str, tmp_path: Path
+) -> None:
+    x, label, member = given()
+    path = tmp_path / "predictions.csv"
+    path.write_text("p_1\n" + "\n".join(map(str, np.random.default_rng(2).random(240).tolist())) + "\n")
+    few = settings(membership=mia.Given(member_N=member), shadow=mia.Real(count=2), attacks=[mia.Loss()])
+    target = mia.Predictions(path=path, kind=kind, asking=mia.Asking(answer="probabilities"))
+    report = mia.audit(x, label, target=target, shadow_estimator=RandomForestClassifier(2), **few)
+    assert named in str(report.trust.understated)
+    assert "RandomForestClassifier" in str(report.trust.understated)
+
+
 def test_shadow_models_train_on_as_many_records_as_a_given_target() -> None:
     x, label = noise()
     member = np.arange(240) < 100

@@ -117,3 +117,19 @@ def test_an_estimator_that_takes_normalised_records_is_told_from_one_that_does_n
     assert "mean 0 and deviation 1" in str(found.trust.cause)
     mended = audit(case, Sklearn(estimator=Standardised(case), kind="network", normalised=True))
     assert mended.trust.verdict == "sound"
+
+
+@pytest.mark.slow
+def test_images_that_were_to_stay_bytes_are_told() -> None:
+    """Given in [0, 1], as they are in files of numpy, to a network that was trained on bytes."""
+    made = images([0.0], [1.0], scale=1.0)
+    whole = made.population
+    case = Case(
+        network=made.network,
+        population=make_population(whole.x_N.float() / 255, whole.label_N),
+        member_N=made.member_N,
+        order_N=np.arange(900),
+    )
+    found = audit(case, made.network, model=partial(image_network, 1))
+    assert found.trust.verdict == "void"
+    assert "scale=255" in str(found.trust.mend)

@@ -192,6 +192,22 @@ def test_one_in_a_thousand_non_members_may_equal_a_member(num_nonmembers: int, i
     assert bool(stages.broken) == is_broken
 
 
+@pytest.mark.parametrize(("copies", "is_broken"), [(1, False), (2, True)])
+@pytest.mark.parametrize("side", [0, 1])
+def test_copies_within_a_side_let_nothing_be_cleared(copies: int, is_broken: bool, side: int) -> None:
+    """Each record of one side stands there so often: as many records as before, and more of them alike."""
+    x_N = torch.randn(80, 4, generator=generator(3, "own sets"))
+    part = slice(0, 40) if side == 0 else slice(40, 80)
+    x_N[part] = x_N[part][: 40 // copies].repeat(copies, 1)
+    data = mia.make_population(x_N, torch.arange(80) % 3, member=torch.arange(80) < 40)
+    _, stages, _ = prepared(data, target=network())
+    assert bool(stages.broken) == is_broken
+    if is_broken:
+        assert all(
+            part in stages.broken[0] for part in (f"40 {('members', 'non-members')[side]}", "20 different", "1.4")
+        )
+
+
 @pytest.mark.parametrize(("members", "nonmembers"), [(range(40), range(40)), (range(20), range(60)), (range(60), [3])])
 def test_a_split_of_which_nothing_is_left_is_refused(members: Any, nonmembers: Any) -> None:
     """The same records, in datasets of their own."""

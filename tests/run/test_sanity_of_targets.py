@@ -15,7 +15,7 @@ import pytest
 import torch
 from quick import slow_but
 from rich.console import Console
-from roads_to_targets import ROADS, WRONG, N, Net, as_predictions, audit, right, served
+from roads_to_targets import ROADS, WRONG, Estimator, N, Net, as_predictions, audit, right, served
 from safetensors.torch import save_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -214,3 +214,24 @@ def test_the_verdict_opens_the_report_the_terminal_and_the_page(tmp_path: Path) 
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().startswith("This audit cannot be trusted")
     assert read_report(tmp_path / "report.json").trust == report.trust
+
+
+class AtRandom(Estimator):
+    """Somebody's object that draws its answers, as dropout in train mode does; `num_asked` counts its records."""
+
+    num_asked = 0
+
+    def predict_proba(self, x_NF: np.ndarray) -> np.ndarray:
+        self.num_asked += len(x_NF)
+        logits = np.log(super().predict_proba(x_NF)) + np.random.default_rng(self.num_asked).normal(size=(len(x_NF), 3))
+        return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+@pytest.mark.slow
+def test_a_target_that_answers_at_random_lets_nothing_be_cleared() -> None:
+    case = right()
+    report = audit(case, Sklearn(estimator=AtRandom(case), kind="network"))
+    (sentence,) = report.broken
+    assert "at random" in sentence
+    assert judge(report, LOOSE).exit_code == 4
+    assert audit(case, Sklearn(estimator=Estimator(case), kind="network")).broken == ()

@@ -128,3 +128,52 @@ def test_a_network_of_other_records_is_void_or_unconfirmed() -> None:
 
     report = audit(Shifted(trained()))
     assert report.trust.verdict == "void"
+
+
+class Columns(torch.nn.Module):
+    """A network of several outputs, in another order."""
+
+    def __init__(self, network: torch.nn.Module, order: list[int]) -> None:
+        super().__init__()
+        self.network, self.order = network, order
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.network(x)[:, self.order]
+        return outputs
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize("task", ["multilabel", "regression of two"])
+def test_outputs_in_another_order_than_the_labels_are_void(task: str) -> None:
+    data = records(task)
+    y_N = data.label_N.float()
+    width, y_N = y_N.shape[1], (y_N - y_N.mean(0)) / (y_N.std(0) if task != "multilabel" else 1)
+    with isolated(0, "columns"):
+        layers = torch.nn.Sequential(torch.nn.Linear(6, 64), torch.nn.ReLU(), torch.nn.Linear(64, width))
+        optimizer = torch.optim.Adam(layers.parameters(), lr=0.01)
+        for _ in range(50):
+            optimizer.zero_grad()
+            found, wanted = layers(data.x_N[MEMBERS]), data.label_N[MEMBERS].float()
+            loss = torch.nn.functional.binary_cross_entropy_with_logits
+            (loss(found, wanted) if task == "multilabel" else (found - y_N[MEMBERS]).square().mean()).backward()
+            optimizer.step()
+    if task != "multilabel":  # in the units of the values
+        values = data.label_N.float()
+        with torch.no_grad():
+            layers[2].weight.mul_(values.std(0)[:, None])
+            layers[2].bias.mul_(values.std(0)).add_(values.mean(0))
+    order = [1, 0, 2][:width]
+    told = {
+        "membership": mia.Given(member_N=MEMBERS),
+        "model": partial(MLP, hidden=[64]),
+        "shadow": mia.Real(count=2),
+        "attacks": [mia.Loss()],
+        "training": mia.Recipe(epochs=15, batch_size=40, optimizer=partial(torch.optim.Adam, lr=0.02)),
+        "trainer": mia.TrainerSettings(accelerator="cpu"),
+    }
+    report = mia.audit(data, target=Columns(layers.eval(), order), **told)
+    assert report.trust.verdict == "void"
+    assert "its outputs stand in another order" in str(report.trust.cause)
+    names = [data.class_names[c] for c in order]
+    assert ", ".join(names) in str(report.trust.mend)
+    assert mia.audit(data, target=layers, **told).trust.verdict != "void"

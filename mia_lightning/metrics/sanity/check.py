@@ -10,7 +10,7 @@ shows that it is right. A right target is void with a probability of about 0.001
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import binom, hypergeom, norm
+from scipy.stats import binom, hypergeom, mannwhitneyu, norm
 
 from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, Peers, Repair, Sanity, share
 from mia_lightning.metrics.sanity.ranks import Correlation, stratified_correlation
@@ -23,10 +23,19 @@ _ABLE = 2 * _Z
 _FAR_BELOW = 0.1  # in accuracy, or a quarter of the shadow models' own
 _CHANCE = 0.025  # to be called better than the commonest class, on members or on the others
 _ONE_CLASS = 0.95
+_FEWEST_PEERS = 4
+_EXPECTED = (
+    "give the accuracy that was seen elsewhere on records that it was not trained on in `target.expected_accuracy`"
+)
 _UNKNOWN = (
     "another preprocessing than in its training, answers in another order, or a target that has learnt little",
-    "give the accuracy that was seen elsewhere on records that it was not trained on in `target.expected_accuracy`",
+    _EXPECTED,
 )
+OTHERS_MEMBERS = (
+    "the members are those of another training, or it was trained in another way than the shadow models, by which it "
+    "remembers less"
+)
+SEE_MEMBERS = "see that `membership` lists the records that this very model was trained on"
 
 
 def check_target(
@@ -53,11 +62,16 @@ def check_target(
     try_repairs(answers, peers, repairs, class_mend, np.random.default_rng(draw), found)
     is_met = _as_expected(answers, expected_accuracy, found)
     correlation = correlated(answers, peers, found)
+    found.unconfirmed += _one_answer(answers)
     if not is_met:
         weak = [*_no_better(answers), *_far_below(answers, peers)]
         found.unconfirmed += weak
         if weak:
             found.causes.append((0.9, *_UNKNOWN))
+        unshown = unshown_members(answers, peers, found)
+        found.unconfirmed += unshown
+        if unshown:
+            found.causes.append((0.95, OTHERS_MEMBERS, f"{SEE_MEMBERS}; if it does, {_EXPECTED}"))
     return found.judged(None if correlation is None else correlation.rho)
 
 
@@ -138,6 +152,62 @@ def _peer_correlation(answers: Answers, peers: Peers, k: int) -> Correlation | N
     outside_N = peers.mean_out_N(peers.signal_KN, without=k)
     usable = answers.scored_N & peers.out_KN[k] & np.isfinite(outside_N)
     return stratified_correlation(peers.signal_KN[k][usable], outside_N[usable], answers.label_N[usable])
+
+
+def unshown_members(answers: Answers, peers: Peers | None, found: Found) -> list[str]:
+    """That nothing shows whose members these are: the target knows them no better than the others, where shadow models
+    know their own so much better that it would be found of the target, too."""
+    own, theirs = _known_areas(answers, peers)
+    n_1, n_0 = int(answers.member_N.sum()), int(answers.nonmember_N.sum())
+    error = ((n_1 + n_0 + 1) / (12 * n_1 * n_0)) ** 0.5 if min(n_1, n_0) else np.inf
+    if own is not None and own - 0.5 >= _Z * error:
+        return []
+    if own is None or theirs is None or theirs - 0.5 < _ABLE * error:
+        found.notes.append(
+            "Whether the members are its own was not tested against shadow models: there are too few of these or of "
+            "the records, or they know their own too little."
+        )
+        return []
+    return [
+        f"It knows its members no better than the others (its signals tell them with an AUC of {own:.3f}), where each "
+        f"shadow model knows its own ({theirs:.3f}): nothing shows that these are the records that it was trained on."
+    ]
+
+
+def _known_areas(answers: Answers, peers: Peers | None) -> tuple[float | None, float | None]:
+    """The AUCs by which signals tell the members of the target, as they are or less those of shadow models without the
+    record, whichever is larger; and those of a shadow model, less those of the others (the median of some). None where
+    there is too little of something."""
+    if peers is None or len(peers.signal_KN) < _FEWEST_PEERS:
+        return None, None
+    level_N = answers.signal_N - peers.mean_out_N(peers.signal_KN)
+    own = [_known_area(each_N, answers.member_N, answers.nonmember_N) for each_N in (answers.signal_N, level_N)]
+    areas = []
+    for k in range(min(8, len(peers.signal_KN))):
+        peer_N = peers.signal_KN[k] - peers.mean_out_N(peers.signal_KN, without=k)
+        area = _known_area(peer_N, ~peers.out_KN[k], peers.out_KN[k])
+        areas += [] if area is None else [area]
+    largest = max((each for each in own if each is not None), default=None)
+    return largest, float(np.median(areas)) if areas else None
+
+
+def _known_area(level_N: Array, member_N: Array, nonmember_N: Array) -> float | None:
+    """The AUC of levels; None with fewer than five members or others."""
+    inside, outside = (level_N[mask_N & np.isfinite(level_N)] for mask_N in (member_N, nonmember_N))
+    if min(len(inside), len(outside)) < 5:
+        return None
+    return float(mannwhitneyu(inside, outside).statistic) / (len(inside) * len(outside))
+
+
+def _one_answer(answers: Answers) -> list[str]:
+    """That all records of a class get one and the same answer, from which no model can be told."""
+    label_N, signal_N, predicted_N = (
+        each_N[answers.scored_N] for each_N in (answers.label_N, answers.signal_N, answers.predicted_N)
+    )
+    signals = np.stack([label_N, signal_N])
+    if len(np.unique(predicted_N)) > 1 or np.unique(signals, axis=1).shape[1] > len(np.unique(label_N)):
+        return []
+    return ["Its answer is the same for all records, as where a server gives one that it has kept."]
 
 
 def _no_better(answers: Answers) -> list[str]:

@@ -7,11 +7,14 @@ them; it is `unconfirmed` if it predicts no better than a constant, or far worse
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom, mannwhitneyu
 
 from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, Peers, Repair, Sanity
-from mia_lightning.metrics.sanity.check import correlated
+from mia_lightning.metrics.sanity.check import OTHERS_MEMBERS, SEE_MEMBERS, correlated, unshown_members
 from mia_lightning.metrics.sanity.repairs import gained, moved_members
 from mia_lightning.tasks import Task
 from mia_lightning.terminal.amounts import show
@@ -34,34 +37,59 @@ class Utilities:
     peers: float
 
 
+class Moved(NamedTuple):
+    """The log density of each record, float64 `[N]`, with the answers in another order; the records that can be judged,
+    bool; and what to do about it."""
+
+    signal_N: Array
+    judged_N: Array
+    mend: str
+
+
+def output_order(answer_NC: Array, label_NC: Array) -> list[int] | None:
+    """The label, or number, that each output most likely is (Hungarian); None where it is the one it should be."""
+    if len(answer_NC) < 2:
+        return None
+    answer_NC, label_NC = (each - each.mean(0) for each in (answer_NC.astype(float), label_NC.astype(float)))
+    scale_CC = np.sqrt(np.outer((answer_NC**2).sum(0), (label_NC**2).sum(0)))
+    alike_CC = (answer_NC.T @ label_NC) / np.where(scale_CC > 0, scale_CC, 1.0)
+    # Outputs of which nothing is known stay where they are.
+    order: list[int] = linear_sum_assignment(alike_CC + 1e-6 * np.eye(len(alike_CC)), maximize=True)[1].tolist()
+    return None if order == list(range(len(order))) else order
+
+
 def check_likelihood(
     task: Task,
     answers: Answers,
     said_N: Array,
     peers: Peers | None,
     utilities: Utilities,
-    moved: Mapping[str, tuple[Array, Array]],
+    moved: Mapping[str, Moved],
     members: Sequence[Repair],
-    outside_N: Array,
+    density_KN: Array,
 ) -> Sanity:
     """Whether the target is what it is taken for.
 
     Args:
         answers: `signal_N` is the log density of the record under the target, `label_N` the stratum of its label.
         said_N: one number of each answer of the target alone; the signals of `peers` are theirs.
-        moved: by what would be wrong, the log density of each record with its answers in another order, and the records
-            that can be judged, bool.
+        moved: by what would be wrong, the records with its answers in another order.
         members: the records with their members counted otherwise.
-        outside_N: mean log density of each record under the shadow models that were not trained on it.
+        density_KN: log density of each record under each shadow model of `peers`.
     """
     found = Found(
         notes=["Whether it was trained on otherwise normalised records was not tried: its answers are none of classes."]
     )
     _members_less_likely(answers, found)
-    _other_members(answers, members, outside_N, found)
+    known = None if peers is None else replace(peers, signal_KN=density_KN)
+    _other_members(answers, members, None if known is None else known.mean_out_N(density_KN), found)
     _other_order(answers, moved, found)
     correlation = correlated(replace(answers, signal_N=said_N), peers, found, parts=task.strata_name)
     _no_better(task, utilities, found)
+    unshown = unshown_members(answers, known, found)
+    found.unconfirmed += unshown
+    if unshown:
+        found.causes.append((0.95, OTHERS_MEMBERS, SEE_MEMBERS))
     return found.judged(None if correlation is None else correlation.rho)
 
 
@@ -82,7 +110,7 @@ def _members_less_likely(answers: Answers, found: Found) -> None:
         )
 
 
-def _other_members(answers: Answers, members: Sequence[Repair], outside_N: Array, found: Found) -> None:
+def _other_members(answers: Answers, members: Sequence[Repair], outside_N: Array | None, found: Found) -> None:
     """Whether the records that would become members are more likely than those that would be others."""
     passed = []
     for repair in members:
@@ -95,9 +123,9 @@ def _other_members(answers: Answers, members: Sequence[Repair], outside_N: Array
         found.causes.append((0.0, best.cause, best.mend))
 
 
-def _other_order(answers: Answers, moved: Mapping[str, tuple[Array, Array]], found: Found) -> None:
+def _other_order(answers: Answers, moved: Mapping[str, Moved], found: Found) -> None:
     """A sign test of each order, over the records that it changes."""
-    for cause, (signal_N, judged_N) in moved.items():
+    for cause, (signal_N, judged_N, mend) in moved.items():
         judged = judged_N & answers.scored_N
         better = int((signal_N > answers.signal_N)[judged].sum())
         worse = int((signal_N < answers.signal_N)[judged].sum())
@@ -106,7 +134,7 @@ def _other_order(answers: Answers, moved: Mapping[str, tuple[Array, Array]], fou
             found.void.append(
                 f"With its answers in another order {better:,} of {better + worse:,} records are more likely under it."
             )
-            found.causes.append((p, cause, "give each record its own answer"))
+            found.causes.append((p, cause, mend))
 
 
 def _no_better(task: Task, utilities: Utilities, found: Found) -> None:

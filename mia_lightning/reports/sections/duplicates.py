@@ -14,6 +14,7 @@ from mia_lightning.metrics.roc import auc
 from mia_lightning.run.scoring import AttackOutcome
 
 _SHOWN = 4  # attacks in a sentence
+_FEW_NEAR = 0.01  # the share of members of a given split with a near duplicate before low figures are no evidence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +26,14 @@ class DuplicateFindings:
         near_count: those that nearly equal a non-member; None with too few non-members to say.
         num_compared: members compared for it: all, or a random sample.
         warnings: sentences on these and on shadow records, for the top of the report.
+        broken: those of the warnings after which low figures are no evidence.
     """
 
     count: int
     near_count: int | None
     num_compared: int | None
     warnings: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
 
 def find_duplicates(
@@ -59,13 +62,18 @@ def find_duplicates(
             f"{count:,} of {int(member_N.sum()):,} members{whose} are also, value for value, among the non-members, "
             f"which no attack can tell apart{_figures_without(is_equal_N, member_N, nonmember_N, outcomes)}."
         )
+    broken = []
     if near is not None and near.count:
         warnings.append(_near_warning(near, is_equal_N, member_N, nonmember_N, outcomes, whose))
+        if membership.is_given and near.count > _FEW_NEAR * int(near.compared_N.sum()):
+            warnings[-1] = f"{warnings[-1].rstrip('.')}, so that low figures are no evidence."
+            broken.append(warnings[-1])
     return DuplicateFindings(
         count=count,
         near_count=None if near is None else near.count,
         num_compared=None if near is None else int(near.compared_N.sum()),
         warnings=(*warnings, *_twins(membership, group_N)),
+        broken=tuple(broken),
     )
 
 

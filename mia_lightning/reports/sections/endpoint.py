@@ -26,7 +26,7 @@ def unsteady(section: EndpointSection | None) -> str | None:
         return None
     return (
         f"The served model did not stay the same: {' '.join(_steadiness(section))} Figures mix what it answered at "
-        "different times."
+        "different times, so that low ones are no evidence."
     )
 
 

@@ -5,20 +5,34 @@ from mia_lightning.reports.schema import AuditReport, TrustSection
 from mia_lightning.run.observation import Observation
 from mia_lightning.terminal.amounts import show
 
-_KINDS = {"trees": "an ensemble of trees", "unknown": "of unknown kind (`target.kind`)"}
+_KINDS = {
+    "network": "a network",
+    "trees": "an ensemble of trees",
+    "unknown": "of unknown kind (`target.kind`)",
+}
 VOID, UNCONFIRMED = "This audit cannot be trusted", "This audit could not be confirmed"
 
 
 def trust_section(observation: Observation) -> TrustSection:
     """The section."""
-    kind = observation.targets.kind
     understated = None
-    if kind != "network" and observation.shadows.kind == "network":
+    if not _are_alike(observation):
+        shadows = observation.shadows
+        imitations = "networks" if shadows.kind == "network" else shadows.architecture_name
         understated = (
-            f"Leakage may be understated: the target is {_KINDS[kind]} and its shadow models are networks, from which "
-            "attacks learn less than from models of the target's own kind."
+            f"Leakage may be understated: the target is {_KINDS[observation.targets.kind]} and its shadow models are "
+            f"{imitations}, from which attacks learn less than from models of the target's own kind."
         )
     return TrustSection.of(observation.sanity).model_copy(update={"understated": understated})
+
+
+def _are_alike(observation: Observation) -> bool:
+    """Whether target and shadow models are of one kind, as far as it is known; what a target makes is of its own."""
+    audit, of_target = observation.audit, observation.targets.kind
+    own, made = audit.attacked.own_kind, audit.shadow_estimators
+    is_own = own is not None and made is not None and made.make is own.make
+    is_known = of_target != "unknown" or is_own or observation.membership.leaves_one_out
+    return of_target == observation.shadows.kind and is_known
 
 
 def distrust(report: AuditReport) -> str | None:

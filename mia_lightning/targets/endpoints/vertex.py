@@ -6,6 +6,7 @@ Source: https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locat
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -65,7 +66,7 @@ class Vertex(EndpointTarget):
             InputError: google-auth is not installed, finds no credentials, or no project.
         """
         credentials, project = _default_credentials()
-        return VertexEndpoint(self, credentials, project, remark=setup.engine.stages.remark)
+        return VertexEndpoint(self, credentials, project, remark=partial(setup.engine.stages.remark, kind="broken"))
 
 
 class VertexEndpoint:
@@ -169,7 +170,7 @@ class VertexEndpoint:
             known = ", ".join(map(said, self._deployed))
         self._remark(
             f"The endpoint {self.place} answered with {len(self._deployed)} deployed models ({known}): its traffic is "
-            "split, or the model was changed during the audit."
+            "split, or the model was changed during the audit, so that low figures are no evidence."
         )
 
 

@@ -203,6 +203,7 @@ def test_another_deployed_model_is_remarked_once(blobs: Population, google: Goog
         endpoint.ask(blobs.x_N[:1])
     (remark,) = setup.engine.stages.remarks
     assert "answered with 2 deployed models (7, 8): its traffic is split, or the model was changed" in remark
+    assert setup.engine.stages.broken == [remark]
 
 
 def test_a_server_that_names_ever_new_models_fills_no_report(blobs: Population, google: Google) -> None:
