@@ -126,10 +126,10 @@ class Serving(ServiceTarget):
         return Constant()
 
 
-def test_a_service_whose_models_learn_nothing_is_said_to_leak_nothing_for_that_reason() -> None:
+def test_low_figures_of_a_service_whose_models_learn_nothing_are_no_evidence() -> None:
     report = audit(mia.Loss(), target=Serving(), membership=mia.Disjoint(train_size=40))
     (sentence,) = report.broken
-    assert "what has learnt nothing leaks nothing" in sentence
+    assert "what has learnt nothing" in sentence
     assert "`target`" in sentence
     assert report.gate.status == "undetermined"
 

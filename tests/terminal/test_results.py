@@ -38,7 +38,7 @@ def test_json_is_the_report_and_all_else_is_on_stderr_as_plain_lines(call: Call,
     import wandb
 
     (tmp_path / "my_package.py").write_text(NOISY)
-    model = ["model=custom", "model._target_=my_package.Net"]
+    model = ["model=custom", "model._target_=my_package.Net", "training.epochs=20"]  # enough to learn, else no gate passes
     result = call(*QUICK, *model, "hydra.run.dir=here", "output=json", "gate.metric=auc", "gate.limit=0.99")
     wandb.teardown()
     folder = tmp_path / "here"
@@ -54,7 +54,7 @@ def test_json_is_the_report_and_all_else_is_on_stderr_as_plain_lines(call: Call,
         first, last = (line for line in lines if line.startswith(f"{stage}: "))
         assert first == f"{stage}: started"
         assert "done in " in last
-    assert any(line.startswith("shadow: 2/2 models, 2/2 epochs, loss ") for line in lines)
+    assert any(line.startswith("shadow: 2/2 models, 20/20 epochs, loss ") for line in lines)
     assert any(line.startswith("gate: passed") for line in lines)
     assert f"Results: {folder / 'report.html'}" in lines
     assert "\x1b" not in result.stderr
