@@ -38,7 +38,8 @@ def test_json_is_the_report_and_all_else_is_on_stderr_as_plain_lines(call: Call,
     import wandb
 
     (tmp_path / "my_package.py").write_text(NOISY)
-    model = ["model=custom", "model._target_=my_package.Net", "training.epochs=20"]  # enough to learn, else no gate passes
+    # Enough epochs to learn something, else no gate passes.
+    model = ["model=custom", "model._target_=my_package.Net", "training.epochs=20"]
     result = call(*QUICK, *model, "hydra.run.dir=here", "output=json", "gate.metric=auc", "gate.limit=0.99")
     wandb.teardown()
     folder = tmp_path / "here"
