@@ -11,6 +11,9 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.run.definition import Audit
 
 _SHOWN = 4  # constants in a sentence
+_COMPARED = 256  # records by which normalisations are told apart
+# Two normalisations are near where this share of numbers differs by no more than this part of their deviation.
+_NEARLY_ALL, _NEAR = 0.95, 0.3
 
 # Usual normalisations of images in [0, 1].
 _GREY = (
@@ -49,8 +52,13 @@ def normalised(population: Population, other: Normalisation, *, as_network: bool
     return replace(normalised, x_N=one_tensor(normalised.normalised(population.x_N)), scale=1.0, mean=None, std=None)
 
 
-def normalisations(population: Population) -> list[Normalisation]:
-    """Those in use for records of this form, but for the one in force."""
+def normalisations(population: Population, *, as_network: bool) -> list[Normalisation]:
+    """Those in use for records of this form, but for those near what a target is given: records that are standardised
+    by other constants are not wrong, though they may by chance suit a network less.
+
+    Args:
+        as_network: whether the target is given normalised records.
+    """
     x = population.x_N.float()
     low, high, shape = float(x.min()), float(x.max()), population.input_shape
     found: list[Normalisation] = [Normalisation(scale=1.0)]
@@ -78,18 +86,25 @@ def normalisations(population: Population) -> list[Normalisation]:
         ):
             one = torch.where(span > 0, span, 1.0)
             found.append(Normalisation(scale=1.0, mean=zero, std=one, name=f"each column brought {brought}"))
-    now = one_tensor(population.normalised(x[:1]))
+    some_x = x[:_COMPARED]
+    now = one_tensor(population.normalised(some_x)) if as_network else some_x
     different: list[Normalisation] = []
     for each in found:
-        seen = [now, *(_first(population, x, one) for one in different)]
-        own_x = _first(population, x, each)
-        if not any(torch.allclose(own_x, one, rtol=1e-4, atol=1e-6) for one in seen):
+        own_x = _applied(population, some_x, each)
+        seen = (_applied(population, x[:1], one) for one in different)
+        if not _is_near(own_x, now) and not any(torch.allclose(own_x[:1], one, rtol=1e-4, atol=1e-6) for one in seen):
             different.append(each)
     return different
 
 
-def _first(population: Population, x: Tensor, other: Normalisation) -> Tensor:
-    return one_tensor(normalised(population, other, as_network=True).normalised(x[:1]))
+def _applied(population: Population, x: Tensor, other: Normalisation) -> Tensor:
+    return one_tensor(normalised(population, other, as_network=True).normalised(x))
+
+
+def _is_near(x: Tensor, now: Tensor) -> bool:
+    """Whether nearly all numbers are moved by no more than a part of the deviation of what they are now."""
+    deviation = now.std(0) if now.ndim == 2 and len(now) > 1 else now.std()
+    return bool(((x - now).abs() <= _NEAR * deviation + 1e-6).double().mean() >= _NEARLY_ALL)
 
 
 def _constants(values: Sequence[float], shape: tuple[int, ...]) -> Tensor:

@@ -266,7 +266,7 @@ def _other_normalisations(audit: Audit, setup: Setup, models: Models, answers: A
     chosen_N = torch.zeros(len(population), dtype=torch.bool)
     chosen_N[scored[draw]] = True
     part = population.chosen(chosen_N.to(population.device))
-    for other in normalisations(part):
+    for other in normalisations(part, as_network=target.sees_normalised):
         asked = normalised(part, other, as_network=target.sees_normalised)
         again = _asked_again(target, models, replace(setup, population=asked))
         assert again is not None

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from mia_lightning.datasets.population import Population, make_population
+from mia_lightning.run.normalisations import normalisations
 from mia_lightning.targets.endpoints.sklearn import Sklearn
 
 pytestmark = pytest.mark.usefixtures("global_generators")  # of networks that the tests make
@@ -133,3 +134,17 @@ def test_images_that_were_to_stay_bytes_are_told() -> None:
     found = audit(case, made.network, model=partial(image_network, 1))
     assert found.trust.verdict == "void"
     assert "scale=255" in str(found.trust.mend)
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "is_tried"), [(0.0, 1.0, False), (0.1, 0.95, False), (2.0, 1.0, True), (0.0, 3.0, True)]
+)
+def test_records_that_are_standardised_by_other_constants_are_not_wrong(
+    mean: float, deviation: float, is_tried: bool
+) -> None:
+    """A network that has hardly been trained may answer better about them when they are standardised once more."""
+    random = np.random.default_rng(0)
+    x_N = (mean + deviation * random.normal(size=(400, 8))).astype("float32")
+    population = make_population(x_N, random.integers(0, 2, 400))
+    names = [each.name for each in normalisations(population, as_network=True)]
+    assert ("each column brought to mean 0 and deviation 1" in names) == is_tried
