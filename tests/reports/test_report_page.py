@@ -290,7 +290,7 @@ def test_names_the_members_of_the_highest_scores_with_their_pictures(browser: An
 
     assert [row["record"] for row in rows] == [str(row["record"]) for row in highest]
     assert [row["class"] for row in rows] == [names[row["label"]] for row in highest]
-    assert [row["score"] for row in rows] == [f"{row['score']:.4g}" for row in highest]
+    assert [row["score"] for row in rows] == [f"{row['score']:.4g}".replace("-", "−") for row in highest]
     shares = [np.mean(np.array(others) >= row["score"]) for row in highest]
     assert [row["non‑members that score as high"] for row in rows] == [f"{100 * share:.1f} %" for share in shares]
     assert pixels == [[True, 8, f"Record {row['record']}"] for row in highest]
