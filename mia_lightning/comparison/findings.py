@@ -100,11 +100,11 @@ class _Figure:
             raise _NotRunError(f"{variant.name} was not run: {variant.skipped}")
         for attack in variant.attacks:
             if attack.name == self.attack:
-                value, reason = self._estimate(attack).value, self._estimate(attack).reason
-                if value is None:
-                    raise _NotRunError(f"{variant.name} has no {self.figure}: {reason}")
-                if self.figure == "auc" and attack.auc_logit_error is None and 0 < value < 1:
-                    raise _NotRunError(f"{variant.name} has an {self.figure} of {value:.3f} and {reason}")
+                found = self._estimate(attack)
+                if found.value is None:
+                    raise _NotRunError(f"{variant.name} has no {self.figure}: {found.reason}")
+                if self.figure == "auc" and attack.auc_logit_error is None and 0 < found.value < 1:
+                    raise _NotRunError(f"{variant.name} has an auc of {found.value:.3f} and {found.reason}")
                 return attack
         raise _NotRunError(f"attack={self.attack} was not among the attacks on {variant.name}")
 

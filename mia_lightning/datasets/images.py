@@ -83,7 +83,7 @@ def load_images(
     )
     counts = {what: int(has_N.sum()) for what, has_N in found.has_N.items() if has_N.any()}
     remarks = [
-        f"{count} of {len(found.paths)} images {'is' if count == 1 else 'are'} {what}."
+        f"{count:,} of {len(found.paths):,} images {'is' if count == 1 else 'are'} {what}."
         for what, count in counts.items()
     ]
     marks = tuple(Mark(what=f"images that are {what}", has_N=found.has_N[what]) for what in counts)
