@@ -151,7 +151,7 @@ def test_a_driver_that_is_not_there_is_looked_for_once(monkeypatch: pytest.Monke
         return load(name)
 
     monkeypatch.setattr(ctypes, "CDLL", watched)
-    # Without the cache that `conftest.py` puts around it.
+    # Without the cache that `shared_fixtures.py` puts around it.
     monkeypatch.setattr(torch.cuda, "_device_count_nvml", vars(torch.cuda._device_count_nvml)["__wrapped__"])
     _has_driver.cache_clear()
     before = dict(os.environ)
