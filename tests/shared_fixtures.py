@@ -105,8 +105,9 @@ def _nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 RASTERISED = (
-    "tests/reports/",
-    "tests/comparison/",
+    "tests/reports/test_report_files",
+    "tests/reports/test_report_page",
+    "tests/comparison/test_comparison_",
     "tests/remedies/test_remedies_page",
     "tests/docs/",
     "tests/benchmarks/",

@@ -60,6 +60,7 @@ def advantage_of_group_means(g: int) -> float:
     return float(2 * norm.cdf(residual / sqrt(inside)) - 2 * norm.cdf(residual / sqrt(outside)))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("g", [2, 5])
 def test_loss_attack_on_least_squares_of_group_means(g: int, seed: int) -> None:
@@ -86,6 +87,7 @@ def test_group_means_of_two_have_an_auc_of_two_thirds() -> None:
     assert advantage_of_group_means(2) == pytest.approx(search, abs=1e-6)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("num_classes", [2, 5, 20])
 def test_loss_attack_on_memorised_random_labels(num_classes: int, seed: int) -> None:

@@ -25,6 +25,7 @@ def losses(signals: Signals, label_N: Tensor, t: int) -> list[float]:
     return [-float(signals.log_probability_KANC[t, 0, n, int(label_N[n])]) for n in range(len(label_N))]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("alpha", [0.1, 0.29, 0.5])
 @pytest.mark.parametrize("ties", [False, True])
 def test_scores_and_flags_equal_a_slow_loop(ties: bool, alpha: float) -> None:

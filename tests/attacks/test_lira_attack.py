@@ -79,6 +79,7 @@ class Slow:
         return float(fmean(scores) if self.attack.published else sum(scores))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", LIRA, ids=name_of)
 def test_scores_equal_a_slow_loop(attack: Lira) -> None:
     shadows, targets = random_case(10, 15)

@@ -83,6 +83,7 @@ def test_the_threshold_is_learnt_from_the_scored_entries_of_left_out_models(atta
         assert found == learnt_threshold(score_M, is_member_M)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", EVERY, ids=name_of)
 def test_folds_that_are_scored_together_have_the_scores_of_each_alone(attack: Attack) -> None:
     shadows, _ = random_case(12, 60)
@@ -240,6 +241,7 @@ def test_memberships_of_the_other_models_tell_nothing_unless_a_pair_is_parted(nu
     assert all(auc_of(minus_counts_KN[k], member_KN[k]) == 1.0 for k in range(num_models))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("attack", [CalibratedLoss(), AttackR(), Lira(), Lira(online=False), Rmia(online=False, a=1.0)])
 def test_an_attack_that_is_given_the_target_s_own_row_fails_the_null(attack: Attack) -> None:
     """Scored against all shadow models, itself among them: what the nulls above would look like by mistake.

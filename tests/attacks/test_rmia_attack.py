@@ -107,6 +107,7 @@ def published(logit_KNC: Tensor, member_KN: Tensor, label_N: Tensor, target_NC: 
     return torch.from_numpy((pairs_NZ > settings["gamma"]).mean(1))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("online", [True, False])
 @pytest.mark.parametrize("trim", [0.0, 0.2])
 @pytest.mark.parametrize(("temperature", "gamma"), [(2.0, 2.0), (1.0, 1.5), (3.0, 2.0)])

@@ -36,6 +36,7 @@ AUGMENTED: list[tuple[list[Any], list[Any]]] = [
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("steps", "expected"), AUGMENTED)
 def test_random_steps_become_our_augmentations(steps: list[Any], expected: list[Any]) -> None:
     population = Population.of(Pictures(v1.Compose(steps)))

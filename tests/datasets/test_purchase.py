@@ -89,6 +89,7 @@ def test_download_of_another_checksum(tmp_path: Path, url: str) -> None:
     assert not (tmp_path / "dataset_purchase.tgz").exists()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("num_classes", [2, 10, 20, 50])
 def test_clusters_are_those_of_k_means(root: Path, table: np.ndarray, num_classes: int) -> None:
     random_state = derive(3, "purchase", "clusters", num_classes) % 2**32
@@ -171,6 +172,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_damaged_cache_is_replaced(root: Path, damage: str) -> None:
     first = clusters(root)

@@ -43,6 +43,7 @@ def step_of(population: Population, *, number: int = 3, execution: str = "stack"
     )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 @pytest.mark.parametrize("at_once", [2**25, 1])
 def test_the_gradient_is_that_of_a_slow_loop_over_records(

@@ -21,6 +21,7 @@ Numbers = NDArray[np.float64]
 RATES = (0.001, 0.02, 0.1, 0.3, 0.5, 0.75, 0.95, 0.999)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("n", [1, 7, 40])
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
 def test_limits_of_a_share_are_the_exact_interval(n: int, confidence: float) -> None:

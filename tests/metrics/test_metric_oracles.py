@@ -33,6 +33,7 @@ def test_closed_forms_have_their_published_values():
     assert oracles.auc_of_raw_signal() == pytest.approx(0.732, abs=5e-4)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("g", [2, 3, 10])
 def test_least_squares_on_group_means(g, seed):
@@ -47,6 +48,7 @@ def test_least_squares_on_group_means(g, seed):
     assert auc(simulation.true_log_probability_KN[0], is_member_N) == auc(score_N, is_member_N)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("num_classes", [2, 10])
 def test_memorising_nearest_neighbour(num_classes, seed):

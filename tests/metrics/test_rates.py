@@ -71,6 +71,7 @@ CELLS = [
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("tpr", "n1", "fpr", "n0"), CELLS)
 def test_balanced_accuracy_and_advantage_cover_two_sided(tpr: float, n1: int, fpr: float, n0: int) -> None:
     found, alarms, weight = _outcomes(tpr, n1, fpr, n0)
@@ -81,6 +82,7 @@ def test_balanced_accuracy_and_advantage_cover_two_sided(tpr: float, n1: int, fp
     assert 0.93 <= _coverage(limits, share * tpr - (1 - share) * fpr, weight) <= 0.97
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("tpr", "n1", "fpr", "n0"), [*CELLS, (0.05, 300, 0.003, 300), (0.01, 1200, 0.001, 1200)])
 @pytest.mark.parametrize("odds", [1.0, 99.0])
 def test_precisions_cover_conservatively(tpr: float, n1: int, fpr: float, n0: int, odds: float) -> None:

@@ -175,6 +175,7 @@ WRONG: dict[Callable[[Simulated, Array], Array], str] = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
 @pytest.mark.parametrize("is_sorted", [False, True], ids=["mixed", "sorted"])
 def test_a_wrong_target_is_void_and_its_cause_is_named(wrong: Callable[..., Array], is_sorted: bool) -> None:

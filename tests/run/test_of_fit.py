@@ -173,6 +173,7 @@ def test_settings_that_the_trainer_overrules_are_named() -> None:
     assert not any("Trainer" in each for each in mia.audit(trainer=trainer, **KIND).warnings)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("make", "named"),
     [

@@ -85,6 +85,7 @@ def refused_untrained(monkeypatch: pytest.MonkeyPatch, blobs: Population, **sett
 GIVEN = {"target": Existing(network=nn.Linear(6, 3)), "membership": mia.Given(member_N=range(20))}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

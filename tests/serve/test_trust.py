@@ -104,6 +104,7 @@ FOREIGN: list[tuple[str, Any, str]] = [  # a place of the configuration, what st
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("place", "value", "named"), FOREIGN)
 def test_what_is_foreign_is_named_and_never_called(forge: Forge, ran: Path, place: str, value: Any, named: str) -> None:
     value = json.loads(json.dumps(value).replace("PICKLE", str(ran.parent / "evil.pkl")))

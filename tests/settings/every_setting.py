@@ -5,7 +5,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -43,11 +43,11 @@ class Checked:
     def name(self) -> str:
         return f"{self.make.__module__.removeprefix('mia_lightning.')}.{self.make.__qualname__}"
 
-    @property
+    @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         return {name: each for name, each in inspect.signature(self.make).parameters.items() if name in self.hints}
 
-    @property
+    @cached_property
     def hints(self) -> dict[str, Any]:
         of = self.make if not isinstance(self.make, type) or is_settings(self.make) else self.make.__init__
         return {name: each for name, each in get_type_hints(of, include_extras=True).items() if name != "return"}

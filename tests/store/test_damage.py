@@ -41,6 +41,7 @@ def flip(path: Path, byte: int, bit: int) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("bit", range(8))
 def test_a_bit_flipped_in_the_content(store: Store, bit: int) -> None:
     for byte in range(7):

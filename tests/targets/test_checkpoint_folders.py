@@ -24,6 +24,7 @@ def fit(blobs: Population, folder: Path, *callbacks: ModelCheckpoint, **options:
     fitted(LitNet(lr=0.3), blobs.x_N, blobs.label_N, folder, epochs=4, callbacks=callbacks, **options)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("last", [True, "link", False])
 def test_the_best_by_the_runs_own_monitor_is_chosen(

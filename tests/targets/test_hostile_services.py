@@ -110,6 +110,7 @@ def test_a_state_that_is_none(state: Any) -> None:
     assert "could not train" in sentence or "`target.url`" in sentence
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "content",
     [

@@ -129,6 +129,7 @@ def test_models_from_the_store_are_laid_out_as_where_they_trained(
     assert engine.reused["shadow"] == Reuse(found=3, trained=0)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("setting", "is_on", "is_said"), [("auto", True, False), (True, True, True), (False, False, False)]
 )

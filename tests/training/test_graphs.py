@@ -190,6 +190,7 @@ REFUSED: dict[str, tuple[Recipe, TrainerSettings]] = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", REFUSED)
 def test_steps_that_a_graph_would_not_repeat_are_never_recorded(
     name: str, blobs: Population, recorded: Recorded

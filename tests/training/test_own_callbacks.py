@@ -45,6 +45,7 @@ class StopsAndSets(pl.callbacks.EarlyStopping):
         pl_module.tau = 0.5
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("callback", "hook"),
     [

@@ -76,6 +76,7 @@ def mend_nan(self: nn.Module, *args: Any) -> None:
             p.grad.nan_to_num_()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("method", ["on_after_backward", "on_before_optimizer_step", "on_before_zero_grad"])
 @pytest.mark.parametrize("function", [double, clip, mend_nan])
 def test_hooks_that_change_gradients(method: str, function: Any, blobs: Population) -> None:
@@ -231,6 +232,7 @@ def limit(self: Any, *args: Any) -> None:
     self.best.weight.data.renorm_(2, 0, 3.0)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("do", [average, copy, limit])
 @pytest.mark.parametrize("hook", ["on_before_zero_grad", "on_train_batch_end", "on_train_epoch_end", "on_train_end"])
 def test_hooks_that_change_nothing_of_fresh_weights(do: Any, hook: str, blobs: Population) -> None:
@@ -304,6 +306,7 @@ def slower(self: Any, *args: Any) -> None:
     self.optimizers().param_groups[0]["lr"] *= 0.1
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("do", "part"),
     [

@@ -83,6 +83,7 @@ class BufferIsParameter(nn.Module):
         return self.a(x) + x @ self.weight.T
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 @pytest.mark.parametrize("make", [Attributes, Recurrent, Normed, Tied, BufferIsParameter])
 def test_a_stack_trains_them_as_a_plain_loop_does(

@@ -59,6 +59,7 @@ FORMS: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("form", FORMS)
 def test_a_target_is_taken_for_what_it_gives_and_that_is_said(blobs: Population, form: str) -> None:
     make, words = FORMS[form]
@@ -73,6 +74,7 @@ def test_a_target_is_taken_for_what_it_gives_and_that_is_said(blobs: Population,
     assert bool(said) == bool(words)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("form", [form for form in FORMS if "probabilities" not in form or "log" in form])
 def test_a_stack_of_networks_answers_as_each_alone(blobs: Population, form: str) -> None:
     make, _ = FORMS[form]

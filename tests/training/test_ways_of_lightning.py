@@ -95,6 +95,7 @@ LIT: dict[type[Lit], str] = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", LIT)
 def test_a_lightning_module_answers_by_its_forward_or_its_predict_step(blobs: Population, kind: type[Lit]) -> None:
     module = kind()
@@ -107,6 +108,7 @@ def test_a_lightning_module_answers_by_its_forward_or_its_predict_step(blobs: Po
     assert bool(said) == bool(LIT[kind])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", LIT)
 def test_a_stack_of_lightning_modules_answers_as_each_alone(blobs: Population, kind: type[Lit]) -> None:
     bound = bind_records(kind, blobs)

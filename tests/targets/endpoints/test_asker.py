@@ -29,6 +29,7 @@ def answers_of(endpoint: Scripted, x: torch.Tensor, **settings: object) -> list[
     return one.answers(one.ask(x))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("concurrency", [1, 2, 8])
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
 def test_every_answer_stands_at_its_record_however_requests_are_cut(concurrency: int, batch_size: int) -> None:

@@ -44,6 +44,7 @@ def failure(pieces: Callable[[bytes], Iterable[bytes]]) -> Exception:
     return failed.value
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "br", "Deflate", "identity,x-gzip"])
 def test_a_compressed_answer_is_refused_before_its_body_is_read(coding: str) -> None:
     bomb = gzip.compress(gzip.compress(bytes(10_000_000)))
@@ -161,6 +162,7 @@ ECHOES = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("echo", ECHOES)
 @pytest.mark.parametrize("before", [0, 45, 185])
 def test_no_part_of_a_secret_is_left_wherever_the_server_repeats_it(echo: str, before: int) -> None:
@@ -217,6 +219,7 @@ BODIES: list[Any] = [
 ]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("protocol", [OpenInference, PredictV1])
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("in_metadata", [False, True])

@@ -65,6 +65,7 @@ def test_json_goes_to_the_path_and_comes_back(server: ModelServer, client: HttpC
     assert headers["Content-Type"] == "application/json"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_what_may_work_another_time(status: int, server: ModelServer, client: HttpClient, says: Says) -> None:
     says.status, says.body = status, {"error": f"busy with {SECRET}"}

@@ -81,6 +81,7 @@ def test_no_output_is_named_where_none_is_set() -> None:
         assert "outputs" not in server.requests[-1][3]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("x", "datatype"),
     [
@@ -116,6 +117,7 @@ def test_name_type_and_shape_come_from_the_metadata() -> None:
     assert tensor["data"] == X.double().flatten().tolist()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("shape", [None, [-1], [-1, -1], [-1, "n"], "many"])
 def test_a_shape_that_is_open_leaves_that_of_the_records(shape: object) -> None:
     known = metadata({"name": "image", "datatype": "FP31", "shape": shape})
@@ -139,6 +141,7 @@ def test_settings_come_before_metadata() -> None:
         assert server.requests[-1][3]["inputs"][0]["name"] == "unknown"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "known",
     [
@@ -195,6 +198,7 @@ def test_the_first_output_with_a_number_for_each_class_is_the_answer_else_labels
     assert asked(V2(output(list(range(8)), datatype="INT64", shape=[4, 2]))) == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("outputs", "why"),
     [
@@ -212,6 +216,7 @@ def test_what_is_no_answer_is_refused(outputs: list[dict[str, Any]], why: str) -
         asked(V2(*outputs))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("body", [{}, [], "no", {"outputs": 3}, {"outputs": [{"name": "x"}]}, {"outputs": [None]}])
 def test_a_body_without_outputs_is_refused(body: object) -> None:
     answer = V2()

@@ -208,6 +208,7 @@ def test_decimal_commas_and_compression(blobs: Population, tmp_path: Path) -> No
     np.testing.assert_allclose(asked(tmp_path / "predictions.csv.gz", blobs), PROBABILITY, rtol=1e-15)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize(
     ("names", "labels", "wanted"),

@@ -181,6 +181,7 @@ def test_forms_of_answers(blobs: Population, shared: Shared, body: Any, kind: st
     assert shared.ask_after(lambda request: answer, blobs.x_N[: len(wanted)], **options) == wanted
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -237,6 +238,7 @@ def failing(code: str, status: int, **more: Any) -> Callable[[Request], Answer]:
     return answer
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("code", "status", "was_asked"),
     [
@@ -265,6 +267,7 @@ def test_a_date_to_wait_for_is_not_taken_for_seconds(blobs: Population, shared: 
     assert caught.value.after is None
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("code", "status", "mend"),
     [

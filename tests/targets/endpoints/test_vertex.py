@@ -170,6 +170,7 @@ def test_threads_share_a_token(blobs: Population, google: Google) -> None:
     assert len(google.tokens) == 1
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("prediction", "options", "wanted"),
     [
