@@ -230,7 +230,7 @@ ROADS = {
 
 @cache
 def shadow_models() -> tuple[Store, Any]:
-    """Where they are kept, since targets by many roads have the same ones; and the folder, for as long as it is there."""
+    """Where they are kept, since targets by many roads have the same ones; and the folder, while it is there."""
     folder = tempfile.TemporaryDirectory(prefix="mia_lightning_shadows_")
     return Store(dir=folder.name, answers=False), folder
 
