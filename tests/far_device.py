@@ -12,6 +12,7 @@ host, but for those that `MEANT` names.
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 FAR = torch.device("meta")
 aten = torch.ops.aten
@@ -167,12 +168,12 @@ class FarDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+        if _is_composite(func):
             with self._parts():  # in inference mode nobody has taken it apart before
                 return func.decompose(*args, **kwargs)
-        tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
-        far = [each for each in tensors if isinstance(each, FarTensor)]
-        near = [each for each in tensors if not isinstance(each, FarTensor)]
+        far: list[FarTensor] = []
+        near: list[Tensor] = []
+        inner_args, inner_kwargs = _opened(args, far, near), _opened(kwargs, far, near)
         assert all(each.device != FAR for each in near), f"{func}: a tensor of `meta` without numbers"
         is_copy = func in (aten._to_copy.default, aten.copy_.default, aten._copy_from.default)
         if is_copy:
@@ -184,9 +185,9 @@ class FarDevice(TorchDispatchMode):
         if func is aten.copy_.default:
             goes_far = isinstance(args[0], FarTensor)
         if given is not None and goes_far:
-            kwargs["device"] = torch.device("cpu")
+            inner_kwargs["device"] = torch.device("cpu")
         outer = {id(each.inner): each for each in far}
-        out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+        out = func(*inner_args, **inner_kwargs)
         if func is aten._to_copy.default and len(far) == 1 and not goes_far and out is far[0].inner:
             out = out.clone()
         if not goes_far:
@@ -197,7 +198,7 @@ class FarDevice(TorchDispatchMode):
                 return each
             return outer[id(each)] if id(each) in outer else FarTensor(each)  # what was changed in place is itself
 
-        return tree_map(outside, out)
+        return outside(out) if isinstance(out, Tensor) else tree_map(outside, out)
 
     def _look_at_copy(self, func: Any, args: Any, kwargs: Any) -> None:
         if func is aten._to_copy.default:
@@ -226,6 +227,24 @@ class FarDevice(TorchDispatchMode):
         elif self.is_strict or always:
             self.refused.append(f"{place}: {sentence}")
             raise RefusedError(self.refused[-1])
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    """Whether torch takes the operation apart into others."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+def _opened(given: Any, far: list[FarTensor], near: list[Tensor]) -> Any:
+    """What is given, with the numbers in the place of far tensors; notes the tensors of both kinds."""
+    if isinstance(given, Tensor):
+        (far if isinstance(given, FarTensor) else near).append(given)  # type: ignore[arg-type]
+        return _inner(given)
+    if isinstance(given, dict):
+        return {name: _opened(each, far, near) for name, each in given.items()}
+    if isinstance(given, list | tuple):
+        return type(given)(_opened(each, far, near) for each in given)
+    return given
 
 
 def _inner(each: Any) -> Any:

@@ -1,6 +1,7 @@
 """A target that is right or wrong in some way, on every road by which one comes."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ import mia_lightning as mia
 from mia_lightning.attacks.lira import Lira
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.reports.schema import AuditReport
+from mia_lightning.store.artefacts import Store
 from mia_lightning.targets.checkpoint import Checkpoint
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.onnx import Onnx
@@ -226,7 +228,15 @@ ROADS = {
 }
 
 
+@cache
+def shadow_models() -> tuple[Store, Any]:
+    """Where they are kept, since targets by many roads have the same ones; and the folder, while it is there."""
+    folder = tempfile.TemporaryDirectory(prefix="mia_lightning_shadows_")
+    return Store(dir=folder.name, answers=False), folder
+
+
 def audit(case: Case, target: Any, **options: Any) -> AuditReport:
+    store, _ = shadow_models()
     return mia.audit(
         case.population,
         model=options.pop("model", Net),
@@ -236,5 +246,6 @@ def audit(case: Case, target: Any, **options: Any) -> AuditReport:
         attacks=[mia.Loss(), Lira(online=False)],
         training=mia.Recipe(epochs=15, batch_size=50, optimizer=partial(torch.optim.Adam, lr=0.02)),
         trainer=mia.TrainerSettings(accelerator="cpu"),
+        store=store,
         **options,
     )

@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
@@ -32,6 +33,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.seeds import generator
 from mia_lightning.training.plan.memory import free_on_host
+from mia_lightning.training.plan.planner import Planner
 
 # The same examples each time, on a machine of any speed: a change is judged by what it changes.
 hypothesis.settings.register_profile(
@@ -144,6 +146,16 @@ def _the_machine_is_looked_at_once() -> Iterator[None]:
         patch.setattr("lightning_fabric.utilities.registry.entry_points", cache(entry_points))
         patch.setattr("mia_lightning.training.plan.room.free_on_host", cache(free_on_host))
         patch.setattr("torch.cuda._device_count_nvml", cache(torch.cuda._device_count_nvml))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ways_of_training_are_measured_alone() -> Iterator[None]:
+    """By the time of their one thread: by the clock on the wall the other workers would have a part in what is chosen,
+    and a stack of a hundred models be trained in chunks of four.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Planner.__init__.__kwdefaults__, "clock", time.thread_time)
         yield
 
 

@@ -9,6 +9,7 @@ Source: Fawcett, "An introduction to ROC analysis" (2006), sections 4 to 7.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ class Roc:
         """False-positive rate, float64 in [0, 1], ascending."""
         return self.false_positives_F.double() / self.num_nonmembers
 
-    @property
+    @cached_property
     def auc(self) -> float:
         """Area under the curve, from integers up to one rounded division (see `auc`)."""
         width_F = self.false_positives_F.diff()

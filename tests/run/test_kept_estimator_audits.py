@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,10 +122,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_killed_run_loses_the_fits_in_flight_alone(tmp_path: Path) -> None:
+def test_a_killed_run_loses_the_fits_in_flight_alone(tmp_path: Path, forks: Path) -> None:
     script = tmp_path / "dies.py"
     script.write_text(DIES)
-    command = [sys.executable, str(script), str(tmp_path / "store")]
+    command = [str(forks / "python"), str(script), str(tmp_path / "store")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = subprocess.run(command, env={**environment, "DIES": "1"}, capture_output=True, check=False, timeout=300)
     assert killed.returncode == -9

@@ -1,7 +1,7 @@
 """An audit of a model behind `mia-serve` is that of the same model in memory."""
 
 from contextlib import chdir
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,22 @@ def test_what_is_not_shown_is_hidden_from_shadow_models_too(
     assert there.threat_model.access == ", ".join(each.describe() for each in hides)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("protocol", [OpenInference, PredictV1])
-def test_location_over_the_network_as_in_memory(protocol: Any, shared_data: Path, tmp_path: Path) -> None:
-    location = shared_data / "location"
-    with chdir(tmp_path):
-        run = make_run(tmp_path / "run", "dataset=location", f"dataset.root={location}", "dataset.train_size=400")
-    population = load_location(root=location)
+@dataclass(frozen=True, kw_only=True)
+class InMemory:
+    """A run whose target is audited in memory: its folder, its records, and how it is audited."""
+
+    run: Path
+    population: Population
+    settings: dict[str, Any]
+    report: mia.AuditReport
+
+
+@pytest.fixture(scope="module")
+def location(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> InMemory:
+    folder, root = tmp_path_factory.mktemp("location"), shared_data / "location"
+    with chdir(folder):
+        run = make_run(folder / "run", "dataset=location", f"dataset.root={root}", "dataset.train_size=400")
+    population = load_location(root=root)
     settings: dict[str, Any] = {
         "model": partial(MLP, hidden=[16]),
         "membership": mia.Given(path=run / "members.csv"),
@@ -89,12 +98,23 @@ def test_location_over_the_network_as_in_memory(protocol: Any, shared_data: Path
         ],
         "training": replace(TRAINING, **ONE_WAY),
         "trainer": mia.TrainerSettings(accelerator="cpu"),
+        "store": mia.Store(dir=folder / "store"),
     }
-    here = mia.audit(population, target=Checkpoint(path=run / "target.safetensors"), **settings)
-    with served(str(run)) as client:
+    report = mia.audit(population, target=Checkpoint(path=run / "target.safetensors"), **settings)
+    return InMemory(run=run, population=population, settings=settings, report=report)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("served location")
+@pytest.mark.parametrize("protocol", [OpenInference, PredictV1])
+def test_location_over_the_network_as_in_memory(protocol: Any, location: InMemory) -> None:
+    """With the same shadow models, which the store holds only if they were trained on the same records."""
+    here = location.report
+    with served(str(location.run)) as client:
         target = protocol(url=str(client.base_url).rstrip("/"), model="target", asking=Asking(batch_size=128))
-        there = mia.audit(population, target=target, **settings)
+        there = mia.audit(location.population, target=target, **location.settings)
         counted = client.get("/counts").json()["records"]
+    assert there.run.store["shadow"].trained == 0
     assert here.scores is not None
     assert there.scores is not None
     np.testing.assert_array_equal(there.scores.score, here.scores.score)

@@ -34,7 +34,9 @@ LEFT_OUT = {
 }
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(task, marks=pytest.mark.xdist_group(f"runs of {task}")) for task in TASKS]
+)
 def observation(request: pytest.FixtureRequest) -> mia.Observation:
     data = records(request.param)
     model = one_output if request.param in ("binary", "regression") else partial(MLP, hidden=[64])

@@ -77,6 +77,17 @@ def test_short_steps_begin_with_the_largest_stack(blobs: Population) -> None:
     assert ("stack", 16) in ways(plan)
 
 
+def test_steps_that_others_slowed_down_are_not_long(blobs: Population) -> None:
+    taken: list[int] = []
+
+    def seconds(execution: str, K: int) -> float:
+        taken.append(K)
+        return 0.02 if len(taken) <= 2 else 0.004 * K
+
+    plan, _ = plan_of(blobs, seconds)
+    assert ("stack", 16) in ways(plan)
+
+
 def test_a_loop_of_several_overtakes_a_stack_that_leads_narrowly(blobs: Population) -> None:
     plan, spent = plan_of(blobs, lambda execution, K: 0.019 * K if execution == "stack" else 0.004 + 0.016 * K)
     assert ways(plan) == {("loop", 1), ("stack", 4), ("loop", 4)}

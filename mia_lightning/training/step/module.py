@@ -132,6 +132,11 @@ class StackModule(pl.LightningModule):
     def val_dataloader(self) -> RecordBatches | list[Tensor]:
         return [] if self.validation_N is None else RecordBatches(self.validation_N.to(self.device))
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches are made on their device, as a rule; Lightning would go through all that is in each, and move it."""
+        first = batch if isinstance(batch, Tensor) else batch[0]
+        return batch if first.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_fit_start(self) -> None:
         keep_freed_memory()
         self.population = self.population.near(self.device)
