@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 COMMANDS = ("mia-lightning", "mia-store", "mia-dashboard", "mia-compare", "mia-serve")
-LATE = ("pandas", "sklearn.datasets", "sklearn.ensemble")
+LATE = ("pandas", "sklearn.datasets", "sklearn.ensemble", "wandb.sdk.launch")
 """Packages that modules import when they need them, which would be in nearly every fork."""
 
 CLIENT = """#!{python} -SE
