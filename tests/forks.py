@@ -153,6 +153,7 @@ def run(asked: dict[str, Any]) -> None:
     called = Path(sys.argv[0])
     if called.name == "python" and sys.argv[1] == "-m":
         called, sys.argv = called.with_name("mia-lightning"), ["mia-lightning", *sys.argv[3:]]
+    _own_folders()
     if called.name in COMMANDS:
         (command,) = metadata.entry_points(group="console_scripts", name=called.name)
         command.load()()
@@ -168,6 +169,16 @@ def run(asked: dict[str, Any]) -> None:
         file = Path(sys.argv[0]).absolute()
         sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         _run_program([("python", file.read_text(), str(file))], str(file.parent), str(file))
+
+
+def _own_folders() -> None:
+    """In place of those that wandb has made when it was imported, which are for the files of one process."""
+    from wandb.sdk.artifacts.artifact import Artifact
+    from wandb.sdk.data_types._private import MEDIA_TMP
+
+    for each in (MEDIA_TMP, Artifact._TMP_DIR):
+        each._finalizer.detach()  # type: ignore[attr-defined]
+        each.__init__()  # type: ignore[misc]
 
 
 def _run_program(parts: Iterable[tuple[str, str, str]], place: str, file: str | None = None) -> None:
