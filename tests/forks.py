@@ -10,6 +10,7 @@ small run is spared: the files of the configuration are read once, and every pic
 `tests/reports` looks at real ones.
 """
 
+import atexit
 import gc
 import importlib
 import io
@@ -22,13 +23,14 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 COMMANDS = ("mia-lightning", "mia-store", "mia-dashboard", "mia-compare", "mia-serve")
 LATE = ("pandas", "sklearn.datasets", "sklearn.ensemble", "wandb.sdk.launch")
@@ -171,6 +173,16 @@ def run(asked: dict[str, Any]) -> None:
         _run_program([("python", file.read_text(), str(file))], str(file.parent), str(file))
 
 
+def end_at_once(code: int) -> NoReturn:
+    """As Python ends, but for taking apart all that was imported, which would copy the memory that forks share."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it
+            stream.flush()
+    os._exit(code)
+
+
 def _own_folders() -> None:
     """In place of those that wandb has made when it was imported, which are for the files of one process."""
     from wandb.sdk.artifacts.artifact import Artifact
@@ -275,4 +287,11 @@ if __name__ == "__main__":
     tests = Path(__file__).resolve().parent
     with warmed_up():
         sys.path.remove(str(tests))
-        run(serve(Path(sys.argv[1])))
+        asked = serve(Path(sys.argv[1]))
+        try:
+            run(asked)
+        except SystemExit as ended:
+            if not isinstance(ended.code, int | None):
+                raise
+            end_at_once(ended.code or 0)
+        end_at_once(0)
