@@ -249,7 +249,9 @@ def warmed_up() -> Iterator[None]:
     from mia_lightning.command.mistakes import config_directory
     from mia_lightning.reports.page import html, templates
 
-    html._templates().get_template("report.html.jinja")
+    pages = html._templates()
+    for name in pages.list_templates(["jinja"]):
+        pages.get_template(name)
     templates.plotly_javascript()
     registry.entry_points = cache(registry.entry_points)  # type: ignore[attr-defined]
     cuda._device_count_nvml = cache(cuda._device_count_nvml)  # else looked for in each step of Adam
