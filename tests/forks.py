@@ -10,6 +10,7 @@ small run is spared: the files of the configuration are read once, and every pic
 `tests/reports` looks at real ones.
 """
 
+import atexit
 import gc
 import importlib
 import io
@@ -22,16 +23,17 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 COMMANDS = ("mia-lightning", "mia-store", "mia-dashboard", "mia-compare", "mia-serve")
-LATE = ("pandas", "sklearn.datasets", "sklearn.ensemble")
+LATE = ("pandas", "sklearn.datasets", "sklearn.ensemble", "wandb.sdk.launch")
 """Packages that modules import when they need them, which would be in nearly every fork."""
 
 CLIENT = """#!{python} -SE
@@ -153,6 +155,7 @@ def run(asked: dict[str, Any]) -> None:
     called = Path(sys.argv[0])
     if called.name == "python" and sys.argv[1] == "-m":
         called, sys.argv = called.with_name("mia-lightning"), ["mia-lightning", *sys.argv[3:]]
+    _own_folders()
     if called.name in COMMANDS:
         (command,) = metadata.entry_points(group="console_scripts", name=called.name)
         command.load()()
@@ -168,6 +171,26 @@ def run(asked: dict[str, Any]) -> None:
         file = Path(sys.argv[0]).absolute()
         sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         _run_program([("python", file.read_text(), str(file))], str(file.parent), str(file))
+
+
+def end_at_once(code: int) -> NoReturn:
+    """As Python ends, but for taking apart all that was imported, which would copy the memory that forks share."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it
+            stream.flush()
+    os._exit(code)
+
+
+def _own_folders() -> None:
+    """In place of those that wandb has made when it was imported, which are for the files of one process."""
+    from wandb.sdk.artifacts.artifact import Artifact
+    from wandb.sdk.data_types._private import MEDIA_TMP
+
+    for each in (MEDIA_TMP, Artifact._TMP_DIR):
+        each._finalizer.detach()  # type: ignore[attr-defined]
+        each.__init__()  # type: ignore[misc]
 
 
 def _run_program(parts: Iterable[tuple[str, str, str]], place: str, file: str | None = None) -> None:
@@ -226,7 +249,9 @@ def warmed_up() -> Iterator[None]:
     from mia_lightning.command.mistakes import config_directory
     from mia_lightning.reports.page import html, templates
 
-    html._templates().get_template("report.html.jinja")
+    pages = html._templates()
+    for name in pages.list_templates(["jinja"]):
+        pages.get_template(name)
     templates.plotly_javascript()
     registry.entry_points = cache(registry.entry_points)  # type: ignore[attr-defined]
     cuda._device_count_nvml = cache(cuda._device_count_nvml)  # else looked for in each step of Adam
@@ -264,4 +289,11 @@ if __name__ == "__main__":
     tests = Path(__file__).resolve().parent
     with warmed_up():
         sys.path.remove(str(tests))
-        run(serve(Path(sys.argv[1])))
+        asked = serve(Path(sys.argv[1]))
+        try:
+            run(asked)
+        except SystemExit as ended:
+            if not isinstance(ended.code, int | None):
+                raise
+            end_at_once(ended.code or 0)
+        end_at_once(0)

@@ -1,6 +1,7 @@
 """How every command begins and ends: steady streams, one sentence about what ends it, an exit code."""
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -153,5 +154,6 @@ def _as_printed(program: str, stdout: Stream, closed: int | None) -> int:
 
 def _end_at_once(code: int) -> None:
     """Let a signal end what is left of the process, which has done its work, with the exit code of that."""
+    gc.freeze()  # else all that was imported is looked through for garbage, which takes most of a second
     for number in _ENDING:
         signal.signal(number, lambda *_: os._exit(code))
