@@ -18,7 +18,8 @@ from torch import Tensor
 from mia_lightning.attacks.applicable import missing_models, too_few_to_compare
 from mia_lightning.attacks.decisions import LearntThreshold
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
-from mia_lightning.attacks.operating_point import learnt_threshold
+from mia_lightning.attacks.operating_point import threshold_between
+from mia_lightning.attacks.smooth_threshold import ascending
 from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.training.signals import Signals
 
@@ -177,7 +178,8 @@ def left_out_threshold(score_KN: Tensor, shadows: Evidence, attack: str) -> Lear
         DoesNotApplyError: no member, or no non-member, of a shadow model has enough other models to compare with.
     """
     usable_KN = shadows.scored_KN.to(score_KN.device) & (score_KN > -torch.inf)
-    score_M, is_member_M = score_KN[usable_KN], shadows.member_KN.to(score_KN.device)[usable_KN]
-    if not bool(is_member_M.any()) or bool(is_member_M.all()):
+    member_KN = shadows.member_KN.to(score_KN.device)
+    member_M, other_M = (ascending(score_KN, usable_KN & kind_KN) for kind_KN in (member_KN, ~member_KN))
+    if min(len(member_M), len(other_M)) == 0:
         raise DoesNotApplyError(too_few_to_compare(attack, shadows.num_models, shadows.plan_name))
-    return learnt_threshold(score_M, is_member_M)
+    return threshold_between(member_M, other_M)
