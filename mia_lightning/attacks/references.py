@@ -57,7 +57,7 @@ class Others:
         # What stands before a block plus what follows it. To subtract the block from the sum over all would leave
         # rounding errors of the size of the block, which may be far above all that is left.
         rest = torch.zeros_like(block_sum)
-        rest[1:] += block_sum[:-1].cumsum(0)
+        torch.cumsum(block_sum[:-1], 0, out=rest[1:])
         rest[:-1] += block_sum[1:].flip(0).cumsum(0).flip(0)
         return rest[self.own_T]
 

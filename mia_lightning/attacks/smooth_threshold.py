@@ -128,8 +128,9 @@ def smooth_thresholds(edge_B: Tensor, member_GB: Tensor, other_GB: Tensor, prior
     gain_GB = (share_GB - alarm_GB).flip(-1)
     order_H = torch.arange(1, TERMS + 1, dtype=torch.float64, device=edge_B.device)
     tried_F = torch.arange(1, _TRIED, dtype=torch.float64, device=edge_B.device) / _TRIED
-    part_H = [2 / (k * pi) * (gain_GB * torch.cos(k * pi * place_GB)).sum(-1) for k in order_H.tolist()]
-    sine_GH = torch.stack(part_H, -1) * torch.exp(-(order_H * pi * WIDTH).square() / 2)
+    wave_GHB = torch.cos(order_H[:, None] * pi * place_GB[:, None])
+    sine_GH = 2 / (order_H * pi) * (gain_GB[:, None] * wave_GHB).sum(-1)
+    sine_GH *= torch.exp(-(order_H * pi * WIDTH).square() / 2)
     sine_GH[..., 0] += prior
     curve_GF = sine_GH @ torch.sin(pi * order_H[:, None] * tried_F)
     best_G = curve_GF.argmax(-1).clamp(1, len(tried_F) - 2)
