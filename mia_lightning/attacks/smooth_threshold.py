@@ -128,8 +128,8 @@ def smooth_thresholds(edge_B: Tensor, member_GB: Tensor, other_GB: Tensor, prior
     gain_GB = (share_GB - alarm_GB).flip(-1)
     order_H = torch.arange(1, TERMS + 1, dtype=torch.float64, device=edge_B.device)
     tried_F = torch.arange(1, _TRIED, dtype=torch.float64, device=edge_B.device) / _TRIED
-    wave_GHB = torch.cos(order_H[:, None] * pi * place_GB[:, None])
-    sine_GH = 2 / (order_H * pi) * (gain_GB[:, None] * wave_GHB).sum(-1)
+    wave_GHB = (order_H[:, None] * pi * place_GB[:, None]).cos_().mul_(gain_GB[:, None])
+    sine_GH = 2 / (order_H * pi) * wave_GHB.sum(-1)
     sine_GH *= torch.exp(-(order_H * pi * WIDTH).square() / 2)
     sine_GH[..., 0] += prior
     curve_GF = sine_GH @ torch.sin(pi * order_H[:, None] * tried_F)
