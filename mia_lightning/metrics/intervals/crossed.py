@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mia_lightning.metrics.figures import Interval
 from mia_lightning.metrics.intervals.rates import TAIL
+from mia_lightning.metrics.roc import ascending
 
 FEWEST_TARGETS = 16
 CROSSED = "crossed bootstrap over records and targets, its variance in closed form, on the logit scale"
@@ -85,7 +86,7 @@ def auc_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) ->
     Source: DeLong, DeLong and Clarke-Pearson (1988), as for `areas.delong`.
     """
     # Ascending, records that are no evidence last (NaN is sorted so).
-    ascending_TN, order_TN = score_TN.double().masked_fill(~scored_TN, torch.nan).sort(1)
+    ascending_TN, order_TN = ascending(score_TN.double().masked_fill(~scored_TN, torch.nan))
     first_TN, last_TN = _ties(ascending_TN)
     inside_TN, outside_TN = member_TN & scored_TN, ~member_TN & scored_TN
     n1_T1, n0_T1 = inside_TN.sum(1, keepdim=True), outside_TN.sum(1, keepdim=True)
