@@ -171,9 +171,7 @@ def logits(signals: Signals, label_N: Tensor, views: Sequence[str] = ()) -> Tens
     return torch.cat([phi_KAN, finite(signals.views.scaled_logit_KAN[:, place_A].double())], dim=1)
 
 
-def _scores(
-    phi_TAN: Tensor, compared: Compared, others: Others, normal: Normal, task: Task, *, online: bool
-) -> Tensor:
+def _scores(phi_TAN: Tensor, compared: Compared, others: Others, normal: Normal, task: Task, *, online: bool) -> Tensor:
     """Of targets that are observed on the first records of the shadow models."""
     score_TN = phi_TAN.new_empty(len(phi_TAN), phi_TAN.shape[2], dtype=torch.float64)
     for columns, inside, outside in sides(compared, others, normal, online=online):

@@ -148,7 +148,7 @@ def roc(score_N: Tensor, is_member_N: Tensor) -> Roc:
             f"`is_member_N` holds {num_members} members and {num_nonmembers} non-members; "
             "a ROC needs at least one of each."
         )
-    descending_N, order_N = (each_N.flip(0) for each_N in ascending(score_N))
+    descending_N, order_N = (each_N.flip(0) for each_N in in_order(score_N))
     ends_tie_N = torch.ones_like(is_member_N)
     torch.ne(descending_N[1:], descending_N[:-1], out=ends_tie_N[:-1])
     last_F = ends_tie_N.nonzero().squeeze(1)
@@ -199,7 +199,7 @@ def tpr_at_fpr(score_N: Tensor, is_member_N: Tensor, *, max_fpr: float) -> TprAt
     return roc(score_N, is_member_N).tpr_at_fpr(max_fpr)
 
 
-def ascending(score: Tensor) -> tuple[Tensor, Tensor]:
+def in_order(score: Tensor) -> tuple[Tensor, Tensor]:
     """Sorted along the last axis, NaN last, and the places that they had; ties stand in any order."""
     if score.device.type != "cpu":
         return score.sort()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mia_lightning.metrics.figures import Interval
 from mia_lightning.metrics.intervals.rates import TAIL
-from mia_lightning.metrics.roc import ascending
+from mia_lightning.metrics.roc import in_order
 
 FEWEST_TARGETS = 16
 CROSSED = "crossed bootstrap over records and targets, its variance in closed form, on the logit scale"
@@ -86,13 +86,17 @@ def auc_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) ->
     Source: DeLong, DeLong and Clarke-Pearson (1988), as for `areas.delong`.
     """
     # Ascending, records that are no evidence last (NaN is sorted so).
-    ascending_TN, order_TN = ascending(score_TN.double().masked_fill(~scored_TN, torch.nan))
+    ascending_TN, order_TN = in_order(score_TN.double().masked_fill(~scored_TN, torch.nan))
     first_TN, last_TN = _ties(ascending_TN)
     inside_TN, outside_TN = member_TN & scored_TN, ~member_TN & scored_TN
     n1_T1, n0_T1 = inside_TN.sum(1, keepdim=True), outside_TN.sum(1, keepdim=True)
     # Shares of the other kind below each record, ties half, of integers up to one rounded division.
-    members_TN, others_TN = (_twice_below(kind_TN.gather(1, order_TN), first_TN, last_TN) for kind_TN in (inside_TN, outside_TN))
-    share_TN = torch.where(inside_TN.gather(1, order_TN), others_TN.double() / (2 * n0_T1), 1 - members_TN.double() / (2 * n1_T1))
+    members_TN, others_TN = (
+        _twice_below(kind_TN.gather(1, order_TN), first_TN, last_TN) for kind_TN in (inside_TN, outside_TN)
+    )
+    share_TN = torch.where(
+        inside_TN.gather(1, order_TN), others_TN.double() / (2 * n0_T1), 1 - members_TN.double() / (2 * n1_T1)
+    )
     placement_TN = torch.zeros_like(share_TN).scatter_(1, order_TN, share_TN)
     value_T1 = placement_TN.where(inside_TN, 0.0).cumsum(1)[:, -1:] / n1_T1
     number_TN = torch.where(inside_TN, n1_T1, n0_T1)
