@@ -160,9 +160,8 @@ def check_references(shadows: Evidence, needs: Needs, attack: str, *, offline: s
             f"attack={attack} compares each record with a population of records that no model trained on, and none "
             "was reserved; set `membership.population`."
         )
-    member_KN = shadows.member_KN[:, shadows.target_scored_N]
-    in_N = member_KN.sum(0)
-    out_N = len(member_KN) - in_N
+    in_N = shadows.member_KN.sum(0)[shadows.target_scored_N]
+    out_N = shadows.num_models - in_N
     reason = missing_models(attack, needs, in_N, out_N, shadows.plan_name, shadows.num_models, offline=offline)
     if reason is not None:
         raise DoesNotApplyError(reason)
