@@ -91,12 +91,10 @@ def auc_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) ->
     inside_TN, outside_TN = member_TN & scored_TN, ~member_TN & scored_TN
     n1_T1, n0_T1 = inside_TN.sum(1, keepdim=True), outside_TN.sum(1, keepdim=True)
     # Shares of the other kind below each record, ties half, of integers up to one rounded division.
-    members_TN, others_TN = (
-        _twice_below(kind_TN.gather(1, order_TN), first_TN, last_TN) for kind_TN in (inside_TN, outside_TN)
-    )
-    share_TN = torch.where(
-        inside_TN.gather(1, order_TN), others_TN.double() / (2 * n0_T1), 1 - members_TN.double() / (2 * n1_T1)
-    )
+    is_inside_TN, is_outside_TN = (kind_TN.gather(1, order_TN) for kind_TN in (inside_TN, outside_TN))
+    of_inside_TN = _twice_below(is_outside_TN, first_TN, last_TN).double() / (2 * n0_T1)
+    of_outside_TN = 1 - _twice_below(is_inside_TN, first_TN, last_TN).double() / (2 * n1_T1)
+    share_TN = torch.where(is_inside_TN, of_inside_TN, of_outside_TN)
     placement_TN = torch.zeros_like(share_TN).scatter_(1, order_TN, share_TN)
     value_T1 = placement_TN.where(inside_TN, 0.0).cumsum(1)[:, -1:] / n1_T1
     number_TN = torch.where(inside_TN, n1_T1, n0_T1)
