@@ -49,12 +49,15 @@ class VariancePrior:
             count, total, squares, own = (each.to(variance_TAn.device) for each in (count, total, squares, own))
             counts_T1n, place_T1n = freedom_T1n > 0, freedom_T1n.long()
             half_D = torch.arange(int(place_T1n.max()) + 1, device=place_T1n.device).double().clamp(min=1.0) / 2
-            log_TAn = variance_TAn.log() - torch.digamma(half_D)[place_T1n] + half_D.log()[place_T1n]
-            log_TAn = log_TAn.where(counts_T1n, 0.0)
+            digamma_T1n, log_T1n, trigamma_T1n = (
+                of_D.index_select(0, place_T1n.flatten()).view_as(place_T1n)
+                for of_D in (torch.digamma(half_D), half_D.log(), torch.polygamma(1, half_D))
+            )
+            log_TAn = (variance_TAn.log() - digamma_T1n + log_T1n).where(counts_T1n, 0.0)
             count = count + counts_T1n.double().sum(-1, keepdim=True)
             total = total + log_TAn.sum(-1, keepdim=True)
             squares = squares + log_TAn.square().sum(-1, keepdim=True)
-            own = own + torch.polygamma(1, half_D)[place_T1n].where(counts_T1n, 0.0).sum(-1, keepdim=True)
+            own = own + trigamma_T1n.where(counts_T1n, 0.0).sum(-1, keepdim=True)
         count = count.clamp(min=1.0)
         mean = total / count
         spread = (squares - count * mean.square()) / (count - 1).clamp(min=1.0)

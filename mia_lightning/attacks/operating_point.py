@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mia_lightning.attacks.decisions import TIED_SCORES, LearntThreshold
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, FittedAttack, Needs
-from mia_lightning.attacks.smooth_threshold import smooth_threshold
+from mia_lightning.attacks.smooth_threshold import ascending, smooth_threshold
 from mia_lightning.attacks.statistics import Statistic
 from mia_lightning.settings.kinds import AttackName
 from mia_lightning.training.engine import Engine
@@ -21,10 +21,16 @@ def learnt_threshold(score_N: Tensor, is_member_N: Tensor) -> LearntThreshold:
     Args:
         score_N, is_member_N: as for `balanced_accuracy_threshold`, of any equal shape.
     """
-    score_N, is_member_N = score_N.double().flatten(), is_member_N.flatten()
-    threshold = smooth_threshold(score_N, is_member_N)
+    return threshold_between(ascending(score_N, is_member_N), ascending(score_N, ~is_member_N))
+
+
+def threshold_between(member_M: Tensor, other_M: Tensor) -> LearntThreshold:
+    """`learnt_threshold` of the scores of members and of non-members, float64, at least one of each, ascending."""
+    threshold = smooth_threshold(member_M, other_M)
     if threshold is None:
-        return LearntThreshold(balanced_accuracy_threshold(score_N, is_member_N), TIED_SCORES)
+        both_N = torch.cat([member_M, other_M])
+        is_member_N = torch.arange(len(both_N), device=both_N.device) < len(member_M)
+        return LearntThreshold(balanced_accuracy_threshold(both_N, is_member_N), TIED_SCORES)
     return LearntThreshold(threshold)
 
 
@@ -99,7 +105,8 @@ def best_of_all(name: str, score_KN: Tensor, shadows: Evidence) -> LearntThresho
         DoesNotApplyError: the shadow models have no scored members, or no scored non-members.
     """
     check_both_sides(name, shadows)
-    return learnt_threshold(score_KN[shadows.scored_KN], shadows.member_KN[shadows.scored_KN])
+    scored_KN, member_KN = shadows.scored_KN, shadows.member_KN
+    return threshold_between(ascending(score_KN, scored_KN & member_KN), ascending(score_KN, scored_KN & ~member_KN))
 
 
 def check_both_sides(name: str, shadows: Evidence) -> None:
@@ -111,8 +118,8 @@ def check_both_sides(name: str, shadows: Evidence) -> None:
     Raises:
         DoesNotApplyError: one kind is missing.
     """
-    member_M = shadows.member_KN[shadows.scored_KN]
-    if not bool(member_M.any()) or bool(member_M.all()):
+    scored_KN, member_KN = shadows.scored_KN, shadows.member_KN
+    if not bool((scored_KN & member_KN).any()) or not bool((scored_KN & ~member_KN).any()):
         raise DoesNotApplyError(
             f"attack={name} learns its threshold from members and non-members of shadow models, and the "
             f"{shadows.num_models} shadow models have not both; raise `shadow.count` or `dataset.train_size`."

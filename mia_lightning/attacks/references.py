@@ -18,7 +18,8 @@ from torch import Tensor
 from mia_lightning.attacks.applicable import missing_models, too_few_to_compare
 from mia_lightning.attacks.decisions import LearntThreshold
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
-from mia_lightning.attacks.operating_point import learnt_threshold
+from mia_lightning.attacks.operating_point import threshold_between
+from mia_lightning.attacks.smooth_threshold import ascending
 from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.training.signals import Signals
 
@@ -56,7 +57,7 @@ class Others:
         # What stands before a block plus what follows it. To subtract the block from the sum over all would leave
         # rounding errors of the size of the block, which may be far above all that is left.
         rest = torch.zeros_like(block_sum)
-        rest[1:] += block_sum[:-1].cumsum(0)
+        torch.cumsum(block_sum[:-1], 0, out=rest[1:])
         rest[:-1] += block_sum[1:].flip(0).cumsum(0).flip(0)
         return rest[self.own_T]
 
@@ -159,9 +160,8 @@ def check_references(shadows: Evidence, needs: Needs, attack: str, *, offline: s
             f"attack={attack} compares each record with a population of records that no model trained on, and none "
             "was reserved; set `membership.population`."
         )
-    member_KN = shadows.member_KN[:, shadows.target_scored_N]
-    in_N = member_KN.sum(0)
-    out_N = len(member_KN) - in_N
+    in_N = shadows.member_KN.sum(0)[shadows.target_scored_N]
+    out_N = shadows.num_models - in_N
     reason = missing_models(attack, needs, in_N, out_N, shadows.plan_name, shadows.num_models, offline=offline)
     if reason is not None:
         raise DoesNotApplyError(reason)
@@ -177,7 +177,8 @@ def left_out_threshold(score_KN: Tensor, shadows: Evidence, attack: str) -> Lear
         DoesNotApplyError: no member, or no non-member, of a shadow model has enough other models to compare with.
     """
     usable_KN = shadows.scored_KN.to(score_KN.device) & (score_KN > -torch.inf)
-    score_M, is_member_M = score_KN[usable_KN], shadows.member_KN.to(score_KN.device)[usable_KN]
-    if not bool(is_member_M.any()) or bool(is_member_M.all()):
+    member_KN = shadows.member_KN.to(score_KN.device)
+    member_M, other_M = (ascending(score_KN, usable_KN & kind_KN) for kind_KN in (member_KN, ~member_KN))
+    if min(len(member_M), len(other_M)) == 0:
         raise DoesNotApplyError(too_few_to_compare(attack, shadows.num_models, shadows.plan_name))
-    return learnt_threshold(score_M, is_member_M)
+    return threshold_between(member_M, other_M)

@@ -32,19 +32,26 @@ def quantile_bins(score_M: Tensor) -> tuple[Tensor, Tensor]:
 
     Edges are quantiles of the scores, so that tied scores share a bin.
     """
-    edge_B = _edges(_ascending(score_M))
+    edge_B = _edges(ascending(score_M, torch.ones_like(score_M, dtype=torch.bool)))
     return edge_B, torch.bucketize(score_M.double(), edge_B[1:-1].contiguous(), right=True)
 
 
-def smooth_threshold(score_M: Tensor, is_member_M: Tensor) -> float | None:
+def ascending(score: Tensor, chosen: Tensor) -> Tensor:
+    """The scores at the places that are chosen (bool, of the same shape), sorted: float64 `[M]`."""
+    if score.device.type == "cpu":  # where numpy picks and sorts several times as fast
+        return torch.from_numpy(np.sort(np.compress(chosen.flatten().numpy(), score.double().flatten().numpy())))
+    return score[chosen].double().sort().values
+
+
+def smooth_threshold(member_M: Tensor, other_M: Tensor) -> float | None:
     """The score t at which "flag where score >= t" has the largest smoothed TPR - FPR; None where scores tie there.
 
     Args:
-        score_M: real; higher means more likely a member.
-        is_member_M: bool, with members and non-members.
+        member_M, other_M: the scores of members and of non-members, at least one of each, ascending; higher means more
+            likely a member.
     """
-    sides = (_ascending(score_M[is_member_M]), _ascending(score_M[~is_member_M]))
-    ascending_M = _ascending(torch.cat(sides), in_runs=True)
+    sides = (member_M, other_M)
+    ascending_M = _merged(*sides)
     edge_B = _edges(ascending_M)
     member_B, other_B = (_counts(side_M, edge_B) for side_M in sides)
     prior = prior_weight(*map(len, sides))
@@ -70,11 +77,12 @@ def _is_tied(ascending_M: Tensor, threshold: float) -> bool:
     return bool((same_2 > TIED * len(ascending_M)).any())
 
 
-def _ascending(score_M: Tensor, *, in_runs: bool = False) -> Tensor:
-    """Sorted; `in_runs` where they are ascending but for a few places, which is sooner merged than sorted."""
-    if score_M.device.type == "cpu":  # where numpy sorts several times as fast
-        return torch.from_numpy(np.sort(score_M.double().numpy(), kind="stable" if in_runs else "quicksort"))
-    return score_M.double().sort().values
+def _merged(one_M: Tensor, other_M: Tensor) -> Tensor:
+    """Both of two ascending rows in one."""
+    both_M = torch.cat([one_M, other_M])
+    if both_M.device.type == "cpu":  # where numpy merges such runs, and torch sorts them
+        return torch.from_numpy(np.sort(both_M.numpy(), kind="stable"))
+    return both_M.sort().values
 
 
 def _edges(ascending_M: Tensor) -> Tensor:
@@ -120,8 +128,9 @@ def smooth_thresholds(edge_B: Tensor, member_GB: Tensor, other_GB: Tensor, prior
     gain_GB = (share_GB - alarm_GB).flip(-1)
     order_H = torch.arange(1, TERMS + 1, dtype=torch.float64, device=edge_B.device)
     tried_F = torch.arange(1, _TRIED, dtype=torch.float64, device=edge_B.device) / _TRIED
-    part_H = [2 / (k * pi) * (gain_GB * torch.cos(k * pi * place_GB)).sum(-1) for k in order_H.tolist()]
-    sine_GH = torch.stack(part_H, -1) * torch.exp(-(order_H * pi * WIDTH).square() / 2)
+    wave_GHB = (order_H[:, None] * pi * place_GB[:, None]).cos_().mul_(gain_GB[:, None])
+    sine_GH = 2 / (order_H * pi) * wave_GHB.sum(-1)
+    sine_GH *= torch.exp(-(order_H * pi * WIDTH).square() / 2)
     sine_GH[..., 0] += prior
     curve_GF = sine_GH @ torch.sin(pi * order_H[:, None] * tried_F)
     best_G = curve_GF.argmax(-1).clamp(1, len(tried_F) - 2)

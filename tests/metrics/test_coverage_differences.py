@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from known_quantiles import computed_once
+from scipy.special import betaincinv
 from scipy.stats import norm
 from simulated_targets import leave_one_out_targets
 
 from mia_lightning.metrics.figures import Figure, Interval, limited
-from mia_lightning.metrics.intervals import rates
+from mia_lightning.metrics.intervals import bootstrap, rates
 from mia_lightning.metrics.intervals.areas import auc_interval
 from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.intervals.differences import Measured, difference_of_models, difference_of_recipes
@@ -21,6 +23,12 @@ from mia_lightning.metrics.roc import roc
 
 SIMULATIONS = 2000
 TWO_SIDED, CONSERVATIVE = (0.93, 0.97), (0.94, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def _quantiles_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All simulations of a test draw the same ranks for their replicates, since the bootstrap has one seed."""
+    monkeypatch.setattr(bootstrap, "betaincinv", computed_once(betaincinv))
 
 
 def observed(score_TN: np.ndarray, member_TN: np.ndarray, threshold: float = 0.5) -> Observed:

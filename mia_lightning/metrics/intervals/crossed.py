@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mia_lightning.metrics.figures import Interval
 from mia_lightning.metrics.intervals.rates import TAIL
+from mia_lightning.metrics.roc import in_order
 
 FEWEST_TARGETS = 16
 CROSSED = "crossed bootstrap over records and targets, its variance in closed form, on the logit scale"
@@ -84,28 +85,20 @@ def auc_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) ->
 
     Source: DeLong, DeLong and Clarke-Pearson (1988), as for `areas.delong`.
     """
-    T, _ = score_TN.shape
-    target_M, _ = scored_TN.nonzero(as_tuple=True)
-    score_M, is_member_M = score_TN[scored_TN].double(), member_TN[scored_TN]
-    rank_M = score_M.unique(return_inverse=True)[1]
-    # One group for each target and distinct score, in the order of targets, then of scores.
-    group_M = (target_M * len(score_M) + rank_M).unique(return_inverse=True)[1]
-    n1_T, n0_T = (torch.bincount(target_M[kind_M], minlength=T) for kind_M in (is_member_M, ~is_member_M))
-    below_M = torch.empty(len(score_M), dtype=torch.float64, device=score_M.device)
-    for kind_M, other_T in ((is_member_M, n0_T), (~is_member_M, n1_T)):
-        count_G = torch.bincount(group_M[~kind_M], minlength=int(group_M.max()) + 1)
-        ahead_T = other_T.cumsum(0) - other_T  # records of the other kind of the targets before
-        twice_G = 2 * count_G.cumsum(0) - count_G
-        share_M = (twice_G[group_M] - 2 * ahead_T[target_M]).double() / (2 * other_T[target_M])
-        below_M[kind_M] = share_M[kind_M]
-    placement_M = torch.where(is_member_M, below_M, 1 - below_M)
-    number_M = torch.where(is_member_M, n1_T[target_M], n0_T[target_M])
-    value_T = torch.zeros(T, dtype=torch.float64, device=score_M.device)
-    value_T.index_add_(0, target_M[is_member_M], placement_M[is_member_M])
-    value_T /= n1_T
-    contribution_TN = torch.zeros(score_TN.shape, dtype=torch.float64, device=score_M.device)
-    contribution_TN[scored_TN] = (placement_M - value_T[target_M]) / number_M
-    return value_T, contribution_TN
+    # Ascending, records that are no evidence last (NaN is sorted so).
+    ascending_TN, order_TN = in_order(score_TN.double().masked_fill(~scored_TN, torch.nan))
+    first_TN, last_TN = _ties(ascending_TN)
+    inside_TN, outside_TN = member_TN & scored_TN, ~member_TN & scored_TN
+    n1_T1, n0_T1 = inside_TN.sum(1, keepdim=True), outside_TN.sum(1, keepdim=True)
+    # Shares of the other kind below each record, ties half, of integers up to one rounded division.
+    is_inside_TN, is_outside_TN = (kind_TN.gather(1, order_TN) for kind_TN in (inside_TN, outside_TN))
+    of_inside_TN = _twice_below(is_outside_TN, first_TN, last_TN).double() / (2 * n0_T1)
+    of_outside_TN = 1 - _twice_below(is_inside_TN, first_TN, last_TN).double() / (2 * n1_T1)
+    share_TN = torch.where(is_inside_TN, of_inside_TN, of_outside_TN)
+    placement_TN = torch.zeros_like(share_TN).scatter_(1, order_TN, share_TN)
+    value_T1 = placement_TN.where(inside_TN, 0.0).cumsum(1)[:, -1:] / n1_T1
+    number_TN = torch.where(inside_TN, n1_T1, n0_T1)
+    return value_T1[:, 0], ((placement_TN - value_T1) / number_TN).where(scored_TN, 0.0)
 
 
 def share_contributions(is_hit_TN: Tensor, counted_TN: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,6 +163,12 @@ def average_precision_contributions(score_TN: Tensor, member_TN: Tensor, scored_
 def average_precision_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) -> Interval:
     """Of the mean average precision over targets; arguments as for `auc_contributions`."""
     return crossed_interval(*average_precision_contributions(score_TN, member_TN, scored_TN))
+
+
+def _twice_below(counted_TN: Tensor, first_TN: Tensor, last_TN: Tensor) -> Tensor:
+    """Twice the number of those that count below each place, ties half; places of ties as of `_ties`."""
+    below_TN = counted_TN.cumsum(1)
+    return below_TN.gather(1, last_TN) + (below_TN - counted_TN.long()).gather(1, first_TN)
 
 
 def _ties(ordered_TN: Tensor) -> tuple[Tensor, Tensor]:

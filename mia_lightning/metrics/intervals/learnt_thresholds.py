@@ -72,12 +72,12 @@ def relearnt(
     # A hash, since the order of records may mean something.
     group_N = counter_hash(torch.tensor(derive(0, "jackknife"), device=score_TN.device), number_N) % RECORD_GROUPS
     usable_TN = scored_TN & (score_TN > -torch.inf)
-    score_M, is_member_M = score_TN[usable_TN], member_TN[usable_TN]
-    if not bool(is_member_M.any()) or bool(is_member_M.all()):
+    if not bool((usable_TN & member_TN).any()) or not bool((usable_TN & ~member_TN).any()):
         return TOO_FEW_RECORDS
+    score_M = score_TN[usable_TN]
     edge_B, bin_M = quantile_bins(score_M)
-    groups = group_T[:, None] * RECORD_GROUPS + group_N
-    cell_M = (groups.expand_as(usable_TN)[usable_TN] * 2 + is_member_M) * BINS + bin_M
+    side_TN = (group_T[:, None] * RECORD_GROUPS + group_N) * 2 + member_TN
+    cell_M = side_TN[usable_TN] * BINS + bin_M
     count = torch.bincount(cell_M, minlength=MODEL_GROUPS * RECORD_GROUPS * 2 * BINS)
     count_JRSB = count.view(MODEL_GROUPS, RECORD_GROUPS, 2, BINS)[..., : len(edge_B) - 1]
     total_SB = count_JRSB.sum((0, 1))
@@ -132,20 +132,19 @@ def rate_intervals(
         without = [kind_TN[:, left_out].sum(1) for kind_TN in kinds + sides]
         return (torch.stack(numbers) - torch.stack(without)).double()
 
-    all_T = torch.ones(len(score_TN), dtype=torch.float64, device=score_TN.device)
     whole_4T = counts(0.0, slice(0))
-    value_V = _values(whole_4T, all_T, priors)
+    value_V = _values(whole_4T, priors)
     size_J = torch.bincount(learnt.group_T, minlength=MODEL_GROUPS)
-    without_J = [
-        _values(counts(shift, slice(0)), (learnt.group_T != j).double(), priors)
+    without_JV = [
+        _values(counts(shift, slice(0))[:, learnt.group_T != j], priors)
         for j, shift in enumerate(learnt.shift_J.tolist())
     ]
-    without_R = [
-        _values(counts(shift, slice(end - size, end)), all_T, priors)
+    without_R4T = [
+        counts(shift, slice(end - size, end))
         for shift, size, end in zip(learnt.shift_R.tolist(), size_R.tolist(), end_R, strict=True)
     ]
-    rows_V = _jackknife(value_V, torch.stack(without_J), size_J)
-    columns_V = _jackknife(value_V, torch.stack(without_R), size_R)
+    rows_V = _jackknife(value_V, torch.stack(without_JV), size_J)
+    columns_V = _jackknife(value_V, _values(torch.stack(without_R4T, 1), priors), size_R)
     variance_V = (rows_V + columns_V - _cells(whole_4T, priors)).maximum(rows_V).maximum(columns_V)
     quantile = float(stdtrit(int((size_J > 0).sum()) - 1, 1 - TAIL))
     names = [*SHARES, *(f"ppv {prior:g}" for prior in priors)]
@@ -169,20 +168,21 @@ def blocks_of(member_TN: Tensor, scored_TN: Tensor) -> Tensor:
     return torch.tensor(block_T, device=member_TN.device)
 
 
-def _values(count_4T: Tensor, weight_T: Tensor, priors: Sequence[float]) -> Tensor:
-    """The figures over the targets of weight 1, in the order of `rate_intervals`; NaN where one is undefined."""
-    found_T, alarms_T, members_T, others_T = count_4T[:, weight_T > 0]
+def _values(count_4T: Tensor, priors: Sequence[float]) -> Tensor:
+    """The figures over targets, in the order of `rate_intervals`, `[..., V]` of `[4, ..., T]`; NaN where undefined."""
+    found_T, alarms_T, members_T, others_T = count_4T
     tpr_T, fpr_T = found_T / members_T, alarms_T / others_T
-    tpr, fpr = tpr_T.mean(), fpr_T.mean()
+    tpr, fpr = tpr_T.mean(-1), fpr_T.mean(-1)
     return torch.stack(
         [
             tpr,
-            (found_T / (found_T + alarms_T)).mean(),
-            (tpr_T / (tpr_T + fpr_T)).mean(),
-            ((found_T + others_T - alarms_T) / (members_T + others_T)).mean(),
+            (found_T / (found_T + alarms_T)).mean(-1),
+            (tpr_T / (tpr_T + fpr_T)).mean(-1),
+            ((found_T + others_T - alarms_T) / (members_T + others_T)).mean(-1),
             (1 + tpr - fpr) / 2,
             *(tpr / (tpr + (1 - prior) / prior * fpr) for prior in priors),
-        ]
+        ],
+        -1,
     )
 
 

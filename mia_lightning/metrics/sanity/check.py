@@ -10,8 +10,9 @@ shows that it is right. A right target is void with a probability of about 0.001
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import binom, hypergeom, mannwhitneyu, norm
+from scipy.stats import binom, hypergeom, norm
 
+from mia_lightning.metrics.intervals.limits import area_under_curve
 from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, Peers, Repair, Sanity, share
 from mia_lightning.metrics.sanity.ranks import Correlation, stratified_correlation
 from mia_lightning.metrics.sanity.repairs import try_repairs
@@ -193,10 +194,11 @@ def _known_areas(answers: Answers, peers: Peers | None) -> tuple[float | None, f
 
 def _known_area(level_N: Array, member_N: Array, nonmember_N: Array) -> float | None:
     """The AUC of levels; None with fewer than five members or others."""
-    inside, outside = (level_N[mask_N & np.isfinite(level_N)] for mask_N in (member_N, nonmember_N))
-    if min(len(inside), len(outside)) < 5:
+    usable_N = (member_N | nonmember_N) & np.isfinite(level_N)
+    is_member_N = member_N[usable_N]
+    if min(is_member_N.sum(), (~is_member_N).sum()) < 5:
         return None
-    return float(mannwhitneyu(inside, outside).statistic) / (len(inside) * len(outside))
+    return area_under_curve(level_N[usable_N], is_member_N)
 
 
 def _one_answer(answers: Answers) -> list[str]:

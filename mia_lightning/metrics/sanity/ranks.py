@@ -28,8 +28,7 @@ def stratified_correlation(first_N: Array, second_N: Array, stratum_N: Array) ->
         n = int(inside.sum())
         if n < 3:
             continue
-        one = (rankdata(first_N[inside]) - (n + 1) / 2) / n
-        two = (rankdata(second_N[inside]) - (n + 1) / 2) / n
+        one, two = (rankdata([first_N[inside], second_N[inside]], axis=1) - (n + 1) / 2) / n
         own, other = float(one @ one), float(two @ two)
         cov, ss_first, ss_second = cov + float(one @ two), ss_first + own, ss_second + other
         variance += own * other / (n - 1)
@@ -64,10 +63,10 @@ def gain(old_N: Array, new_N: Array, label_N: Array) -> float:
     return max(paired, float(norm.sf((better - worse - n * mean) / variance**0.5)))
 
 
-def ranks_within(value_N: Array, stratum_N: Array) -> Array:
-    """Ranks within strata, in (0, 1]."""
-    rank_N = np.zeros(len(value_N))
+def ranks_within(value_FN: Array, stratum_N: Array) -> Array:
+    """Ranks of each row within strata, in (0, 1]."""
+    rank_FN = np.zeros(value_FN.shape)
     for stratum in np.unique(stratum_N):
         inside = stratum_N == stratum
-        rank_N[inside] = rankdata(value_N[inside]) / inside.sum()
-    return rank_N
+        rank_FN[:, inside] = rankdata(value_FN[:, inside], axis=1) / inside.sum()
+    return rank_FN

@@ -152,9 +152,8 @@ def _closer(answers: Answers, repair: Repair, outside_N: Array, judged: Array) -
     stratum = answers.label_N[usable]
     if len(stratum) < 10:
         return 1.0
-    own, old, new = (
-        ranks_within(each[usable], stratum) for each in (outside_N, answers.signal_N, repair.answers.signal_N)
-    )
+    signals = np.stack([outside_N, answers.signal_N, repair.answers.signal_N])
+    own, old, new = ranks_within(signals[:, usable], stratum)
     difference = np.abs(old - own) - np.abs(new - own)
     if not difference.any():
         return 1.0
