@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mia_lightning.attacks.description import DescribedByTask
 from mia_lightning.attacks.interface import Attack, Evidence, Needs
-from mia_lightning.attacks.normal import Compared, Normal, Side, sides
+from mia_lightning.attacks.normal import Normal, Side, joined, sides
 from mia_lightning.attacks.references import Others, check_references, finite, left_out_threshold
 from mia_lightning.attacks.statistics import normal_statistics
 from mia_lightning.attacks.views import image_views
@@ -109,38 +109,36 @@ def fitted_to(shadows: Evidence, normal: Normal, attack: Attack, *, online: bool
         DoesNotApplyError: too few shadow models for a threshold.
     """
     views = tuple(view.name for view in attack.needs.views)
-    compared = Compared.of(logits(shadows.signals, shadows.label_N, views), shadows)
-    of_each, task = Others.of(shadows, torch.arange(shadows.num_models)), shadows.signals.task
-    score_KN = _scores(compared.phi_KAN, compared, of_each, normal, task, online=online)
+    phi_KAN = logits(shadows.signals, shadows.label_N, views)
+    every_K = torch.arange(shadows.num_models)
+    score_KN = _left_out(phi_KAN, phi_KAN, shadows, every_K, normal, shadows.signals.task, online=online)
+    threshold = left_out_threshold(score_KN, shadows, attack.name)
+    del score_KN
+    parts = list(sides(phi_KAN, shadows, Others.of(shadows), normal, online=online))
+    insides = [inside for _, inside, _ in parts if inside is not None]
     return FittedLira(
-        threshold=left_out_threshold(score_KN, shadows, attack.name),
+        threshold=threshold,
         normal=normal,
-        online=online,
-        compared=compared,
-        others=Others.of(shadows),
+        inside=joined(insides) if insides else None,
+        outside=joined([outside for _, _, outside in parts]),
         views=views,
     )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FittedLira:
-    """The shadow models of each record, to which distributions are fitted where a target is scored.
-
-    Attributes:
-        views: the names of those asked about.
-    """
+    """The distributions of each record; `inside` is None offline; `views` are the names of those asked about."""
 
     threshold: float
     normal: Normal
-    online: bool
-    compared: Compared
-    others: Others
+    inside: Side | None
+    outside: Side
     views: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
     def constants(self) -> Hashable:
-        return self.normal, self.online, self.views
+        return self.normal, self.inside is not None, self.views
 
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Log likelihood ratio, or offline log P[Z ≤ φ], in nats, summed over views: `[T, N]`, float64.
@@ -148,17 +146,18 @@ class FittedLira:
         Larger for members; −inf for a record with fewer than two models on a side.
         """
         phi_TAN = logits(signals, label_N, self.views)
-        return _scores(phi_TAN, self.compared, self.others, self.normal, signals.task, online=self.online)
+        columns = slice(phi_TAN.shape[-1])
+        inside = None if self.inside is None else self.inside.columns(columns)
+        return _score(phi_TAN, inside, self.outside.columns(columns), self.normal, signals.task)
 
     def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
         """As `score`, of shadow models that are each compared with the others; what all records say of variances, too,
         is the others'.
         """
         phi_KAN = logits(shadows.signals, shadows.label_N, self.views)
-        row_T = row_T.to(phi_KAN.device)
         phi_TAN = phi_KAN[row_T] if signals is None else logits(signals, shadows.label_N, self.views)
-        compared, others = Compared.of(phi_KAN, shadows), Others.of(shadows, row_T)
-        return _scores(phi_TAN, compared, others, self.normal, shadows.signals.task, online=self.online)
+        task = shadows.signals.task
+        return _left_out(phi_TAN, phi_KAN, shadows, row_T, self.normal, task, online=self.inside is not None)
 
 
 def logits(signals: Signals, label_N: Tensor, views: Sequence[str] = ()) -> Tensor:
@@ -171,14 +170,13 @@ def logits(signals: Signals, label_N: Tensor, views: Sequence[str] = ()) -> Tens
     return torch.cat([phi_KAN, finite(signals.views.scaled_logit_KAN[:, place_A].double())], dim=1)
 
 
-def _scores(phi_TAN: Tensor, compared: Compared, others: Others, normal: Normal, task: Task, *, online: bool) -> Tensor:
-    """Of targets that are observed on the first records of the shadow models."""
-    score_TN = phi_TAN.new_empty(len(phi_TAN), phi_TAN.shape[2], dtype=torch.float64)
-    for columns, inside, outside in sides(compared, others, normal, online=online):
-        phi_TAn = phi_TAN[..., columns].double()
-        width = phi_TAn.shape[2]
-        inside = None if inside is None else inside.first(width)
-        score_TN[:, columns] = _score(phi_TAn, inside, outside.first(width), normal, task)
+def _left_out(
+    phi_TAN: Tensor, phi_KAN: Tensor, shadows: Evidence, row_T: Tensor, normal: Normal, task: Task, *, online: bool
+) -> Tensor:
+    row_T = row_T.to(phi_KAN.device)
+    score_TN = phi_KAN.new_empty(len(row_T), phi_KAN.shape[2], dtype=torch.float64)
+    for columns, inside, outside in sides(phi_KAN, shadows, Others.of(shadows, row_T), normal, online=online):
+        score_TN[:, columns] = _score(phi_TAN[..., columns].double(), inside, outside, normal, task)
     return score_TN
 
 

@@ -59,13 +59,13 @@ class Side:
     is_known_TN: Tensor
     freedom: Tensor | None = None
 
-    def first(self, width: int) -> "Side":
-        """The same of the first records."""
+    def columns(self, columns: slice) -> "Side":
+        """The same of a slice of the records."""
         return Side(
-            mean=self.mean[..., :width],
-            std=self.std if self.std.shape[-1] == 1 else self.std[..., :width],
-            is_known_TN=self.is_known_TN[:, :width],
-            freedom=None if self.freedom is None else self.freedom[..., :width],
+            mean=self.mean[..., columns],
+            std=self.std if self.std.shape[-1] == 1 else self.std[..., columns],
+            is_known_TN=self.is_known_TN[:, columns],
+            freedom=None if self.freedom is None else self.freedom[..., columns],
         )
 
     def standardised(self, phi_TAN: Tensor) -> Tensor:
@@ -78,45 +78,20 @@ class Side:
         return -self.standardised(phi_TAN).square() / 2 - self.std.log() - log(2 * pi) / 2
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Compared:
-    """φ of the shadow models that targets are compared with.
-
-    Attributes:
-        phi_KAN: in nats.
-        member_KAN: bool `[K, 1, N]`.
-        index_N: int64, the records that are evidence about a target.
-        atoms: the votes and the states (`Task.states`) where φ is of votes.
-    """
-
-    phi_KAN: Tensor
-    member_KAN: Tensor
-    index_N: Tensor
-    atoms: tuple[int, int] | None
-
-    @classmethod
-    def of(cls, phi_KAN: Tensor, shadows: Evidence) -> "Compared":
-        """φ of all shadow models of the evidence."""
-        votes, states = shadows.signals.atoms, shadows.signals.task.states(shadows.num_classes)
-        return cls(
-            phi_KAN=phi_KAN,
-            member_KAN=shadows.member_KN.to(phi_KAN.device).unsqueeze(1),
-            index_N=shadows.target_scored_N.to(phi_KAN.device).nonzero().squeeze(1),
-            atoms=None if votes is None else (votes, states),
-        )
-
-
 def sides(
-    compared: Compared, others: Others, normal: Normal, *, online: bool
+    phi_KAN: Tensor, shadows: Evidence, others: Others, normal: Normal, *, online: bool
 ) -> Iterator[tuple[slice, Side | None, Side]]:
     """In and out (in only `online`), one slice of the records after another, for each target of `others`."""
-    phi_KAN, member_KAN, atoms = compared.phi_KAN, compared.member_KAN, compared.atoms
+    member_KAN = shadows.member_KN.to(phi_KAN.device).unsqueeze(1)
+    votes, states = shadows.signals.atoms, shadows.signals.task.states(shadows.num_classes)
+    atoms = None if votes is None else (votes, states)
+    index_N = shadows.target_scored_N.to(phi_KAN.device).nonzero().squeeze(1)
     slices = list(record_slices(phi_KAN.shape[0] * phi_KAN.shape[1], phi_KAN.shape[2]))
     of_in, of_out = None, None
-    if len(slices) == 1 and len(compared.index_N) == phi_KAN.shape[2]:  # what all records say is of these, too
+    if len(slices) == 1 and len(index_N) == phi_KAN.shape[2]:  # what all records say is of these moments, too
         of_in = Moments.of(phi_KAN.double(), member_KAN, others) if online else None
         of_out = Moments.of(phi_KAN.double(), ~member_KAN, others)
-    spread = partial(_spread, phi_KAN, index_N=compared.index_N, others=others, normal=normal, atoms=atoms)
+    spread = partial(_spread, phi_KAN, index_N=index_N, others=others, normal=normal, atoms=atoms)
     spread_in = spread(member_KAN, of_in) if online else None
     if spread_in is not None and normal.published and normal.variance == "fixed":
         spread_out = spread_in  # the in-models' serves both
@@ -127,6 +102,19 @@ def sides(
         side = partial(_side, phi_KAn, others=others, normal=normal, atoms=atoms)
         inside = None if spread_in is None else side(member_KAn, of_in, spread=spread_in)
         yield columns, inside, side(~member_KAn, of_out, spread=spread_out)
+
+
+def joined(parts: list[Side]) -> Side:
+    """The slices of one side, together."""
+    first = parts[0]
+    is_fixed = first.std.shape[-1] < first.mean.shape[-1]
+    freedoms = [part.freedom for part in parts if part.freedom is not None]
+    return Side(
+        mean=torch.cat([part.mean for part in parts], dim=-1),
+        std=first.std if is_fixed else torch.cat([part.std for part in parts], dim=-1),
+        is_known_TN=torch.cat([part.is_known_TN for part in parts], dim=-1),
+        freedom=torch.cat(freedoms, dim=-1) if freedoms else None,
+    )
 
 
 def step_of_votes(phi: Tensor, atoms: int, num_classes: int) -> Tensor:
