@@ -12,7 +12,6 @@ from mia_lightning.metrics.intervals.limits import (
     advantage_limits,
     area_under_curve,
     auc_limits,
-    binomial_quantiles,
     caught,
     share_limits,
     tpr_at_fpr_limits,
@@ -102,15 +101,6 @@ def test_the_limits_of_the_tpr_are_those_of_the_definition(fpr: float, steps: in
     score = np.floor((rng.normal(size=130) + is_member) * steps)
     observed = tpr_at_fpr_limits(caught(score, is_member), 70, 60, fpr, confidence)
     assert observed == pytest.approx(slow_tpr_limits(score, is_member, fpr, confidence), abs=1e-9)
-
-
-def test_the_quantiles_of_a_binomial_number_are_those_of_scipy() -> None:
-    rng = np.random.default_rng(0)
-    n = np.exp(rng.uniform(0, 13, 2000)).astype(int)
-    probability = np.where(rng.random(2000) < 0.5, rng.uniform(1e-6, 0.999, 2000), rng.choice([0.001, 0.1, 0.5], 2000))
-    tail = rng.choice([0.25, 0.0125, 0.00625, 1e-6], 2000)
-    found = [binomial_quantiles(*each) for each in zip(tail.tolist(), n.tolist(), probability.tolist(), strict=True)]
-    assert found == list(zip(binom.ppf(tail, n, probability), binom.isf(tail, n, probability), strict=True))
 
 
 Draw = Callable[[np.random.Generator, int], Numbers]

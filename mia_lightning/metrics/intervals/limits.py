@@ -6,12 +6,10 @@ corrected for several attacks, for few records, and for rates near 0 and 1. They
 these trained models on other records of the same population.
 """
 
-from math import ceil
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, bdtrc, bdtrik, betainccinv, betaincinv
-from scipy.stats import rankdata
+from scipy.special import betainccinv, betaincinv
+from scipy.stats import binom, rankdata
 
 Numbers = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -90,26 +88,14 @@ def tpr_at_fpr_limits(
         confidence: of both sides together, in (0, 1).
     """
     tail = (1 - confidence) / 4  # two ends, each of a threshold and a rate
-    fewest, most = binomial_quantiles(tail, num_nonmembers, fpr)
+    fewest = int(binom.ppf(tail, num_nonmembers, fpr))
+    most = int(binom.isf(tail, num_nonmembers, fpr))
     scale = (len(caught_F) - 1) / num_nonmembers
     rank_F = np.arange(len(caught_F))
     least, largest = (float(np.interp(place * scale, rank_F, caught_F)) for place in (max(0, fewest - 1), most))
     narrower = 1 - 2 * tail
     low = share_limits(least * num_members, num_members, narrower)[0] if fewest > 0 else 0.0
     return low, share_limits(largest * num_members, num_members, narrower)[1]
-
-
-def binomial_quantiles(tail: float, n: int, probability: float) -> tuple[int, int]:
-    """The first k with P(X ≤ k) ≥ `tail` and the first with P(X > k) ≤ `tail`, X of n trials; as scipy's `binom`, which
-    takes ten times as long for one of each.
-    """
-    below = (bdtrik(share, n, probability) for share in (tail, 1 - tail))
-    fewest, most = (max(0, ceil(k) - 1) for k in below)  # a whole number may be rounded up
-    while bdtr(fewest, n, probability) < tail:
-        fewest += 1
-    while bdtrc(most, n, probability) > tail:
-        most += 1
-    return fewest, most
 
 
 def caught(score: Numbers, is_member: Mask) -> Numbers:
